@@ -1,0 +1,37 @@
+# The environment can be chosen: make test VENV=/path/to/venv; PYTHON is what makes it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.murakit-installed
+
+.PHONY: demo test lint bench examples clean
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[all,test,bench]'
+	touch $@
+
+## demo: make radiographs, train on them, judge by study and region, save the model
+demo: $(STAMP)
+	$(BIN)/python examples/01_train_and_evaluate.py
+
+## test: the unit tests
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+## lint: what CI holds the code to
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+## examples: every example in its quick form
+examples: $(STAMP)
+	for example in examples/[0-9]*.py; do $(BIN)/python $$example --quick || exit 1; done
+
+## bench: all benchmarks; writes benchmarks/RESULTS.md
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) runs build dist

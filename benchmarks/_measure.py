@@ -1,0 +1,83 @@
+"""Times of functions that are run in turns, so that all of them see the same state of the machine."""
+
+import gc
+import statistics
+import time
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The seconds of one function, a value a round."""
+
+    seconds: tuple
+
+    @property
+    def median(self):
+        return statistics.median(self.seconds)
+
+    @property
+    def quartiles(self):
+        low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
+        return low, high
+
+    def ratio_to(self, other):
+        """Return the median of the ratios round by round, which a slow spell of the machine cancels in."""
+        return statistics.median(a / b for a, b in zip(self.seconds, other.seconds, strict=True))
+
+
+def interleaved(functions, *, rounds=7, warmup=1):
+    """Time functions in turns.
+
+    Parameters
+    ----------
+    functions : dict of str to callable
+        Called without arguments; what they return is dropped outside the measured time.
+    rounds : int
+        Measured calls of each, at least 2.
+    warmup : int
+        Unmeasured rounds before.
+
+    Returns
+    -------
+    timings : dict of str to Timing
+    """
+    seconds = {name: [] for name in functions}
+    for turn in range(warmup + rounds):
+        for name, function in functions.items():
+            gc.collect()
+            start = time.perf_counter()
+            result = function()
+            elapsed = time.perf_counter() - start
+            del result
+            if turn >= warmup:
+                seconds[name].append(elapsed)
+    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+def rows_of(timings, *, baseline, limits=()):
+    """Return a table row for each timing.
+
+    Parameters
+    ----------
+    timings : dict of str to Timing
+    baseline : str
+        The name that the others are divided by.
+    limits : dict of str to float
+        The largest ratio that is fine, for those that have one.
+    """
+    limits = dict(limits)
+    rows = []
+    for name, timing in timings.items():
+        low, high = timing.quartiles
+        row = {
+            "what": name,
+            "median s": f"{timing.median:.4g}",
+            "quartiles s": f"{low:.4g} – {high:.4g}",
+            "ratio": f"{timing.ratio_to(timings[baseline]):.2f}",
+        }
+        if name in limits:
+            row["limit"] = f"≤ {limits[name]:g}"
+            row["ok"] = timing.ratio_to(timings[baseline]) <= limits[name]
+        rows.append(row)
+    return rows

@@ -1,0 +1,31 @@
+"""murakit: scikit-learn-style estimators for musculoskeletal radiographs."""
+
+from ._search import MuraSearchCV
+from ._trials import search_space
+from .classifier import MuraClassifier
+from .datasets import load_mura, load_radiographs
+from .images import UnreadableImage, read_image, read_square
+from .integrity import check_disjoint, check_mura
+from .metrics import study_predictions, study_scorer
+from .model_selection import PatientKFold, PatientShuffleSplit
+from .synthetic import make_mura
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MuraClassifier",
+    "MuraSearchCV",
+    "PatientKFold",
+    "PatientShuffleSplit",
+    "UnreadableImage",
+    "check_disjoint",
+    "check_mura",
+    "load_mura",
+    "load_radiographs",
+    "make_mura",
+    "read_image",
+    "read_square",
+    "search_space",
+    "study_predictions",
+    "study_scorer",
+]

@@ -1,0 +1,72 @@
+"""Checked labels, groups and images: what a fit works on."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import column_or_1d
+
+
+class Samples(NamedTuple):
+    """What the rows of an X stand for."""
+
+    items: np.ndarray  # (m,) what is read: the paths of images
+    row: np.ndarray  # (m,) the row of X that each belongs to
+    n_rows: int
+
+
+class Images(NamedTuple):
+    """The images of one side of a split."""
+
+    items: np.ndarray
+    code: np.ndarray
+    weight: np.ndarray
+    patients: np.ndarray | None
+
+    def take(self, rows):
+        patients = None if self.patients is None else self.patients[rows]
+        return Images(self.items[rows], self.code[rows], self.weight[rows], patients)
+
+    def patient_names(self):
+        return None if self.patients is None else np.unique(self.patients)
+
+
+def plain(value):
+    """Return a NumPy scalar as what a user wrote."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def check_labels(y, n_rows, name="y"):
+    if y is None:
+        raise ValueError(f"This classifier requires {name} to be passed, but the target {name} is None.")
+    y = column_or_1d(y, warn=True)
+    if len(y) != n_rows:
+        raise ValueError(
+            f"X has {n_rows} samples, but {name} has {len(y)} labels: inconsistent numbers of samples."
+        )
+    missing = np.flatnonzero(pd.isna(y))
+    if len(missing):
+        raise ValueError(
+            f"{name}: {len(missing)} labels are missing (NaN or None), the first in row {missing[0]}. "
+            "Leave unlabelled samples out."
+        )
+    if y.dtype.kind == "f" and not np.isfinite(y).all():
+        raise ValueError(f"{name} contains infinity; labels must be classes.")
+    check_classification_targets(y)
+    return y
+
+
+def check_groups(groups, n_rows, name="groups"):
+    groups = column_or_1d(groups)
+    if len(groups) != n_rows:
+        raise ValueError(
+            f"X has {n_rows} samples, but {name} has {len(groups)} entries: pass one patient a sample."
+        )
+    missing = np.flatnonzero(pd.isna(groups))
+    if len(missing):
+        raise ValueError(
+            f"{name}: row {missing[0]} has no patient (NaN or None). A sample of an unknown patient could leak: "
+            "name the patient or leave the row out."
+        )
+    return groups

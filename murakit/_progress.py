@@ -1,0 +1,56 @@
+"""Progress that behaves in a terminal, in a notebook and in a log file."""
+
+import sys
+
+from tqdm.auto import tqdm
+
+_NOTEBOOK = "ipykernel"
+
+
+def is_interactive(stream=None):
+    """Tell whether a bar that redraws itself would be seen as one."""
+    stream = sys.stderr if stream is None else stream
+    return _NOTEBOOK in sys.modules or bool(getattr(stream, "isatty", lambda: False)())
+
+
+def progress_bar(iterable=None, *, total, desc, unit, disable=False):
+    """Return a tqdm bar for a terminal or notebook; elsewhere one that stays silent."""
+    return tqdm(
+        iterable, total=total, desc=desc, unit=unit, leave=False, disable=disable or not is_interactive()
+    )
+
+
+class EpochProgress:
+    """One bar over the epochs, or one line an epoch where nobody watches.
+
+    Parameters
+    ----------
+    total : int
+        Number of epochs.
+    desc : str
+        What is trained.
+    disable : bool
+        Say nothing.
+    """
+
+    def __init__(self, total, desc, disable):
+        self.desc = desc
+        self.lines = not disable and not is_interactive()
+        self.bar = progress_bar(total=total, desc=desc, unit="epoch", disable=disable)
+
+    def update(self, row):
+        """Show the last row of a history: losses, scores and the learning rate."""
+        shown = {
+            key: f"{value:.4g}"
+            for key, value in row.items()
+            if isinstance(value, float) and (key == "lr" or key.endswith("_loss") or key.startswith("valid_"))
+        }
+        if self.lines:
+            figures = "  ".join(f"{key} {value}" for key, value in shown.items())
+            print(f"{self.desc}: epoch {row['epoch']}  {figures}  ({row['dur']:.1f} s)", flush=True)
+        else:
+            self.bar.set_postfix(shown)
+            self.bar.update()
+
+    def close(self):
+        self.bar.close()

@@ -1,0 +1,426 @@
+"""`MuraSearchCV`: Optuna's trials, scikit-learn's scores."""
+
+import copy
+import time
+import warnings
+from numbers import Integral
+
+import joblib
+import numpy as np
+import optuna
+from joblib import effective_n_jobs
+from optuna.trial import TrialState
+from sklearn.base import clone
+from sklearn.exceptions import FitFailedWarning
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.utils.validation import indexable
+
+from ._progress import progress_bar
+from ._trials import Folds, as_distributions, as_json, failed, quiet_optuna, score
+from .model_selection import PatientKFold
+
+__all__ = ["MuraSearchCV"]
+
+_FOLDS = "murakit:folds"
+_DATA = "murakit:data"
+_DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+class _NothingToRun(Exception):
+    """The study already holds all the trials that were asked for."""
+
+
+class MuraSearchCV(BaseSearchCV):
+    """Search for hyper-parameters with Optuna, scored by patient-disjoint cross-validation.
+
+    Optuna proposes (its samplers, pruners and storages), scikit-learn scores: ``cv_results_``,
+    ``best_estimator_``, several metrics, `refit`, groups and `error_score` are those of
+    ``GridSearchCV``.
+
+    Parameters
+    ----------
+    estimator : estimator object
+        What is searched over, a `MuraClassifier` for example.
+    param_distributions : dict of str to optuna distribution or list
+        What to draw each parameter from; a list is a choice. See `search_space`.
+    n_trials : int, default=10
+        Number of trials in the study, those of earlier runs of the same study included.
+    cv : int, cross-validation generator or iterable, default=None
+        The folds. None: ``PatientKFold(5)``; an int: ``PatientKFold`` of as many.
+    scoring : str, callable, list, tuple or dict, default=None
+        As in scikit-learn.
+    refit : bool, str or callable, default=True
+        As in scikit-learn. With several metrics, the name of the one to search by.
+    sampler : optuna.samplers.BaseSampler, default=None
+        Proposes the parameters. None: ``TPESampler``.
+    pruner : optuna.pruners.BasePruner, default=None
+        Ends hopeless trials between two folds. None: every trial runs all folds.
+    storage : str or optuna storage, default=None
+        Where the study is kept, such as ``"sqlite:///search.db"``. A study that is there already
+        is resumed, and several processes may work on one. None: in memory.
+    study_name : str, default=None
+        Name of the study in the storage.
+    timeout : float, default=None
+        Seconds after which no further trial is begun.
+    callbacks : list of callable, default=None
+        Called as ``callback(study, trial)`` after each trial; may call ``study.stop()``.
+    n_jobs : int, default=None
+        Fits at a time: folds of one trial, or with a pruner, trials.
+    error_score : "raise" or float, default=np.nan
+        As in scikit-learn; a trial with a failed fold is never the best.
+    return_train_score : bool, default=False
+        As in scikit-learn.
+    pre_dispatch : int or str, default="2*n_jobs"
+        As in scikit-learn.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the default sampler.
+    verbose : int, default=0
+        1: a progress bar over the trials.
+
+    Attributes
+    ----------
+    cv_results_ : dict of ndarray
+        One row a trial, as in scikit-learn, with ``trial_number`` and ``trial_state`` besides.
+    best_estimator_, best_score_, best_params_, best_index_, n_splits_, refit_time_, scorer_
+        As in scikit-learn.
+    study_ : optuna.Study
+        The study, for Optuna's own reports and plots. A pickle leaves it out where a storage keeps
+        it.
+
+    Notes
+    -----
+    Ctrl-C ends the search with ``KeyboardInterrupt``, so that nothing takes it for finished; the
+    trials that were done stay in ``cv_results_`` and in the study, and calling `fit` again on the
+    same data, or with the same storage and name, goes on from there.
+
+    References
+    ----------
+    Akiba et al., "Optuna: A Next-generation Hyperparameter Optimization Framework", KDD (2019).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from optuna.distributions import FloatDistribution
+    >>> from murakit import MuraClassifier, MuraSearchCV, load_mura, make_mura
+    >>> root = make_mura(tempfile.mkdtemp() + "/mura", n_patients=12, image_size=64, random_state=0)
+    >>> mura = load_mura(root)
+    >>> clf = MuraClassifier(weights=None, image_size=32, max_epochs=1, unfreeze="head", early_stopping=False)
+    >>> search = MuraSearchCV(clf, {"lr": FloatDistribution(1e-4, 1e-2, log=True)}, n_trials=2, cv=2)
+    >>> search.fit(mura.data, mura.target).cv_results_["mean_test_score"].shape
+    (2,)
+    """
+
+    def __init__(
+        self,
+        estimator,
+        param_distributions,
+        *,
+        n_trials=10,
+        cv=None,
+        scoring=None,
+        refit=True,
+        sampler=None,
+        pruner=None,
+        storage=None,
+        study_name=None,
+        timeout=None,
+        callbacks=None,
+        n_jobs=None,
+        error_score=np.nan,
+        return_train_score=False,
+        pre_dispatch="2*n_jobs",
+        random_state=None,
+        verbose=0,
+    ):
+        super().__init__(
+            estimator,
+            scoring=scoring,
+            n_jobs=n_jobs,
+            refit=refit,
+            cv=cv,
+            verbose=verbose,
+            pre_dispatch=pre_dispatch,
+            error_score=error_score,
+            return_train_score=return_train_score,
+        )
+        self.param_distributions = param_distributions
+        self.n_trials = n_trials
+        self.sampler = sampler
+        self.pruner = pruner
+        self.storage = storage
+        self.study_name = study_name
+        self.timeout = timeout
+        self.callbacks = callbacks
+        self.random_state = random_state
+
+    def fit(self, X, y=None, **params):
+        """Run the trials, and fit the best parameters on all data.
+
+        Parameters
+        ----------
+        X : array-like of shape (n,) or (n, 1)
+            Paths of images or of study folders.
+        y : array-like of shape (n,), default=None
+            Labels.
+        **params : dict
+            As in scikit-learn: ``groups`` for the splitter, others for the estimator's ``fit``.
+
+        Returns
+        -------
+        self : MuraSearchCV
+
+        Raises
+        ------
+        ValueError
+            For a study of other data, and where every trial failed.
+        KeyboardInterrupt
+            On Ctrl-C, with the finished trials kept.
+        """
+        X, y = indexable(X, y)
+        self._distributions = as_distributions(self.param_distributions)
+        self._open_study(X, y)
+        self._table = {}
+        # One line a trial is the progress bar's; scikit-learn's own lines come with verbose=2.
+        self._loud, self.verbose = self.verbose, max(0, self.verbose - 1)
+        try:
+            super().fit(X, y, **params)
+            self._resumable = False
+        except _NothingToRun:
+            self._resumable = False
+            self._conclude()
+            if self.refit:
+                self._refit(X, y, params)
+        except KeyboardInterrupt:
+            if any(trial.state == TrialState.COMPLETE for trial in self._finished()) and not self._table:
+                self._tabulate()
+                self._conclude()
+            raise
+        finally:
+            self.verbose = self._loud
+            for name in (
+                "_table",
+                "_latest",
+                "_distributions",
+                "_evaluated",
+                "_failure",
+                "_loud",
+                "_n_folds",
+            ):
+                self.__dict__.pop(name, None)
+        return self
+
+    def get_metadata_routing(self):
+        """Return how metadata is routed, as scikit-learn's meta-estimators do."""
+        twin = copy.copy(self)
+        twin.cv = self._splitter()
+        return BaseSearchCV.get_metadata_routing(twin)
+
+    def _splitter(self):
+        if self.cv is None or isinstance(self.cv, Integral):
+            # scikit-learn's default would tear patients apart.
+            return PatientKFold(5 if self.cv is None else self.cv)
+        return self.cv
+
+    # -- the study --------------------------------------------------------------------------
+
+    def _open_study(self, X, y):
+        data = joblib.hash((np.asarray(X), None if y is None else np.asarray(y), sorted(self._distributions)))
+        held = getattr(self, "study_", None)
+        if self.storage is None and getattr(self, "_resumable", False) and held.user_attrs.get(_DATA) == data:
+            study = held
+        else:
+            with quiet_optuna():
+                study = optuna.create_study(
+                    storage=self.storage,
+                    study_name=self.study_name,
+                    direction="maximize",
+                    pruner=self.pruner or optuna.pruners.NopPruner(),
+                    load_if_exists=True,
+                )
+        if study.user_attrs.setdefault(_DATA, data) != data:
+            raise ValueError(
+                f"The study {study.study_name!r} in the storage was made with other data or other parameters, so its "
+                "scores cannot be compared with new ones. Pass another study_name."
+            )
+        study.set_user_attr(_DATA, data)
+        study.sampler = self.sampler or optuna.samplers.TPESampler(seed=self._sampler_seed(len(study.trials)))
+        study._stop_flag = False
+        self.study_ = study
+        self._resumable = True
+
+    def _sampler_seed(self, n_before):
+        if self.random_state is None:
+            return None
+        seed = self.random_state
+        if not isinstance(seed, Integral):
+            seed = seed.randint(2**31 - 1)
+        # A resumed search with its first seed would propose the trials again that it has.
+        return int(np.random.SeedSequence([int(seed), n_before]).generate_state(1)[0])
+
+    def _finished(self):
+        return [trial for trial in self.study_.get_trials(deepcopy=False) if trial.state in _DONE]
+
+    # -- the trials -------------------------------------------------------------------------
+
+    def _run_search(self, evaluate_candidates):
+        self._n_folds = self.n_splits_
+        self._evaluated = False
+        self._failure = None
+        default = self.cv is None or isinstance(self.cv, Integral)
+        folds = Folds(self._splitter() if default else self._checked_cv_orig)
+        deadline = None if self.timeout is None else time.monotonic() + self.timeout
+        at_once = effective_n_jobs(self.n_jobs) if self.pruner is not None else 1
+        done = len(self._finished())
+        with progress_bar(
+            total=self.n_trials, desc="MuraSearchCV", unit="trial", disable=not self._loud
+        ) as bar:
+            bar.update(min(done, self.n_trials))
+            while done < self.n_trials and not self.study_._stop_flag:
+                if deadline is not None and time.monotonic() > deadline:
+                    break
+                self._run_trials(min(at_once, self.n_trials - done), evaluate_candidates, folds)
+                # Asked anew each time: other processes may work on the same study.
+                now = len(self._finished())
+                bar.update(now - done)
+                done = now
+        self._tabulate()
+        if not self._evaluated:
+            raise _NothingToRun
+
+    def _run_trials(self, n_trials, evaluate_candidates, folds):
+        running = [self.study_.ask(self._distributions) for _ in range(n_trials)]
+        records = {trial.number: [] for trial in running}
+        active = list(running)
+        try:
+            if self.pruner is None:
+                self._evaluate(active, records, evaluate_candidates, folds, self._n_folds)
+            else:
+                for fold in range(self._n_folds):
+                    self._evaluate(active, records, evaluate_candidates, folds.only(fold), 1)
+                    active = self._prune(active, records, fold)
+                    if not active:
+                        break
+            for trial in active:
+                self._tell(trial, records[trial.number])
+        except BaseException:
+            # An interrupted or failed trial never yields a score.
+            for trial in running:
+                self.study_.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            raise
+        self._call_callbacks(running)
+
+    def _evaluate(self, active, records, evaluate_candidates, folds, n_folds):
+        """Score some folds of some trials, and write their scores into the study."""
+        # scikit-learn counts the splits it is given against this attribute.
+        self.n_splits_ = n_folds
+        try:
+            evaluate_candidates([dict(trial.params) for trial in active], cv=folds)
+            self._evaluated = True
+            latest = self._latest[-len(active) * n_folds :]
+        except ValueError as error:
+            if "fits failed" not in str(error):
+                raise
+            # scikit-learn raises where all fits of one call fail; here that is one trial among others.
+            self._failure = str(error)
+            warnings.warn(self._failure, FitFailedWarning, stacklevel=2)
+            latest = [None] * (len(active) * n_folds)
+        finally:
+            self.n_splits_ = self._n_folds
+        for number, trial in enumerate(active):
+            records[trial.number] += latest[number * n_folds : (number + 1) * n_folds]
+            trial.set_user_attr(_FOLDS, [as_json(record) for record in records[trial.number]])
+
+    def _format_results(self, candidate_params, n_splits, out, more_results=None):
+        # Called with all that this process has scored; the study, which other processes and earlier
+        # runs share, is the record, and _tabulate() fills this very dict from it at the end.
+        self._latest = out
+        return self._table
+
+    def _objective(self, records):
+        name = self.refit if isinstance(self.refit, str) else "score"
+        scores = [score(record, name) for record in records]
+        return float(np.mean(scores))
+
+    def _prune(self, active, records, fold):
+        kept = []
+        for trial in active:
+            value = self._objective(records[trial.number])
+            if np.isnan(value):
+                self.study_.tell(trial, state=TrialState.FAIL)
+                continue
+            trial.report(value, fold)
+            # After the last fold there is nothing left to save.
+            if fold + 1 < self._n_folds and trial.should_prune():
+                self.study_.tell(trial, state=TrialState.PRUNED)
+            else:
+                kept.append(trial)
+        return kept
+
+    def _tell(self, trial, records):
+        value = self._objective(records)
+        if np.isnan(value):
+            self.study_.tell(trial, state=TrialState.FAIL)
+        else:
+            self.study_.tell(trial, value)
+
+    def _call_callbacks(self, trials):
+        # Study.stop() may only be called while Optuna's own loop runs, or what looks like it.
+        self.study_._thread_local.in_optimize_loop = True
+        try:
+            for trial in trials:
+                for callback in self.callbacks or ():
+                    callback(self.study_, self.study_.trials[trial.number])
+        finally:
+            self.study_._thread_local.in_optimize_loop = False
+
+    # -- the results ------------------------------------------------------------------------
+
+    def _tabulate(self):
+        """Fill the table of results from the study."""
+        trials = [trial for trial in self._finished() if trial.user_attrs.get(_FOLDS)]
+        if not any(trial.state == TrialState.COMPLETE for trial in trials):
+            raise ValueError(
+                "No trial was completed, so there are no best parameters. "
+                + (self._failure or "Raise timeout= or n_trials=, or use a milder pruner.")
+            )
+        template = next(t for t in trials if t.state == TrialState.COMPLETE).user_attrs[_FOLDS][0]
+        out = []
+        for trial in trials:
+            records = [record or failed(template) for record in trial.user_attrs[_FOLDS]]
+            out += records + [failed(template)] * (self._n_folds - len(records))
+        more = {
+            "trial_number": [trial.number for trial in trials],
+            "trial_state": [trial.state.name for trial in trials],
+        }
+        with warnings.catch_warnings():
+            # Pruned and failed trials have no mean score; their state says so.
+            warnings.filterwarnings("ignore", message="One or more of the .* scores are non-finite")
+            params = [trial.params for trial in trials]
+            self._table.update(super()._format_results(params, self._n_folds, out, more))
+
+    def _conclude(self):
+        """Set what scikit-learn's fit would have set, had it run a trial or come to its end."""
+        scorers, metric = self._get_scorers()
+        self.cv_results_ = dict(self._table)
+        self.multimetric_ = metric != "score"
+        self.n_splits_ = self._n_folds
+        if self.refit or not self.multimetric_:
+            self.best_index_ = self._select_best_index(self.refit, metric, self.cv_results_)
+            if not callable(self.refit):
+                self.best_score_ = self.cv_results_[f"mean_test_{metric}"][self.best_index_]
+            self.best_params_ = self.cv_results_["params"][self.best_index_]
+        self.scorer_ = getattr(scorers, "_scorers", scorers)
+
+    def _refit(self, X, y, params):
+        self.best_estimator_ = clone(self.estimator).set_params(**clone(self.best_params_, safe=False))
+        started = time.time()
+        targets = () if y is None else (y,)
+        self.best_estimator_.fit(X, *targets, **self._get_routed_params_for_fit(params).estimator.fit)
+        self.refit_time_ = time.time() - started
+
+    def __getstate__(self):
+        state = dict(super().__getstate__())
+        if self.storage is not None:
+            # It holds a connection; optuna.load_study opens it again.
+            state.pop("study_", None)
+        return state

@@ -1,0 +1,159 @@
+"""Which patients go to which side: labels and regions in proportion, no patient on both."""
+
+import warnings
+
+import numpy as np
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
+
+def strata(labels, regions=None):
+    """Return the integer code of each row's label and region.
+
+    Parameters
+    ----------
+    labels : array-like of shape (n,)
+    regions : array-like of shape (n,) or None
+
+    Returns
+    -------
+    codes : ndarray of shape (n,), dtype int64
+    """
+    _, codes = np.unique(labels, return_inverse=True)
+    if regions is None:
+        return codes
+    names, region_codes = np.unique(np.asarray(regions, dtype=str), return_inverse=True)
+    return np.unique(codes * len(names) + region_codes, return_inverse=True)[1]
+
+
+def patient_folds(patients, labels, regions, n_splits, *, shuffle, random_state):
+    """Return the fold of each row.
+
+    Parameters
+    ----------
+    patients : ndarray of shape (n,)
+    labels : ndarray of shape (n,) or None
+        None: folds are balanced by their number of rows only.
+    regions : ndarray of shape (n,) or None
+    n_splits : int
+    shuffle : bool
+    random_state : int, RandomState or None
+
+    Returns
+    -------
+    fold : ndarray of shape (n,), dtype int64
+
+    Raises
+    ------
+    ValueError
+        With fewer patients than folds, or where no class has a patient for each fold.
+    """
+    n_patients = len(np.unique(patients))
+    if n_patients < n_splits:
+        raise ValueError(
+            f"Cannot make n_splits={n_splits} folds of {n_patients} patients: a patient is never split. "
+            "Use fewer folds or more patients."
+        )
+    rows = np.zeros(len(patients))
+    if labels is None:
+        splitter = GroupKFold(n_splits, shuffle=shuffle, random_state=random_state)
+        return _fold_numbers(splitter.split(rows, groups=patients), len(patients))
+    splitter = StratifiedGroupKFold(n_splits, shuffle=shuffle, random_state=random_state if shuffle else None)
+    codes = strata(labels, regions)
+    if np.bincount(codes).max() < n_splits:
+        # Regions too small to be spread over the folds: the labels alone are kept in proportion.
+        codes = strata(labels)
+    with warnings.catch_warnings():
+        # A stratum rarer than the folds is no news here: it is a label *and* a region.
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        return _fold_numbers(splitter.split(rows, codes, groups=patients), len(patients))
+
+
+def _fold_numbers(splits, n_rows):
+    fold = np.empty(n_rows, dtype=np.int64)
+    for number, (_, test) in enumerate(splits):
+        fold[test] = number
+    return fold
+
+
+def patient_holdout(patients, labels, regions, fraction, rng):
+    """Choose whole patients that hold about ``fraction`` of the rows of every stratum.
+
+    Patients are visited in random order; one is taken where that brings the share of its labels
+    and regions nearer to the wanted one. Every class stays on the training side, and comes to the
+    held-out side where it has two patients or more.
+
+    Parameters
+    ----------
+    patients, labels : ndarray of shape (n,)
+    regions : ndarray of shape (n,) or None
+    fraction : float
+        Share of the rows to hold out, in (0, 1).
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    held_out : ndarray of shape (n,), dtype bool
+
+    Raises
+    ------
+    ValueError
+        Where there are not two patients to part.
+    """
+    names, patient = np.unique(patients, return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(
+            f"All {len(patients)} images are of one patient, {names[0]!r}: none can be held out without "
+            "tearing a patient apart. Give more patients."
+        )
+    class_counts = _counts(patient, strata(labels))
+    counts = _counts(patient, strata(labels, regions))
+    taken = _take(counts, fraction, rng.permutation(len(names)), _keepers(class_counts))
+    _serve_missing_classes(class_counts, taken)
+    return taken[patient]
+
+
+def _counts(patient, codes):
+    counts = np.zeros((patient.max() + 1, codes.max() + 1), dtype=np.int64)
+    np.add.at(counts, (patient, codes), 1)
+    return counts
+
+
+def _keepers(class_counts):
+    """Patients that alone hold some class: they have to stay on the training side."""
+    holders = class_counts > 0
+    return holders[:, holders.sum(axis=0) == 1].any(axis=1)
+
+
+def _take(counts, fraction, order, barred):
+    total = counts.sum(axis=0)
+    wanted = fraction * total
+    held = np.zeros_like(wanted)
+    taken = np.zeros(len(counts), dtype=bool)
+    for patient in order:
+        if barred[patient]:
+            continue
+        with_patient = held + counts[patient]
+        # Each stratum weighs the same, however rare, so that a small region is held out too.
+        gain = ((wanted - held) ** 2 - (wanted - with_patient) ** 2) / total
+        if gain.sum() > 0:
+            held = with_patient
+            taken[patient] = True
+    if not taken.any():
+        free = np.flatnonzero(~barred)
+        if len(free):
+            taken[free[counts[free].sum(axis=1).argmin()]] = True
+    return taken
+
+
+def _serve_missing_classes(class_counts, taken):
+    """Move the smallest patient that brings a class to the side that lacks it, where one can."""
+    for side in (True, False):
+        for missing in np.flatnonzero(class_counts[taken == side].sum(axis=0) == 0):
+            for patient in np.argsort(class_counts.sum(axis=1), kind="stable"):
+                if taken[patient] == side or not class_counts[patient, missing]:
+                    continue
+                others = (taken != side) & (np.arange(len(taken)) != patient)
+                leaves_all = (class_counts[others].sum(axis=0) > 0)[class_counts[patient] > 0].all()
+                if leaves_all:
+                    taken[patient] = side
+                    break

@@ -1,0 +1,126 @@
+"""The columns of a user's table of radiographs, checked row by row."""
+
+import os
+
+import numpy as np
+import pandas as pd
+
+
+def read_table(table, root, label, columns):
+    """Return what to call the table, its rows, and the folder its paths are relative to."""
+    if isinstance(table, pd.DataFrame):
+        source, rows, folder = "the table", table.reset_index(drop=True), os.curdir
+    elif isinstance(table, (str, os.PathLike)):
+        file = os.path.abspath(os.path.expanduser(os.fspath(table)))
+        source, folder = repr(file), os.path.dirname(file)
+        if not os.path.isfile(file):
+            raise FileNotFoundError(f"There is no table {source}. Pass the path of a CSV, or a DataFrame.")
+        try:
+            # As text, because numbers would lose their leading zeros, and so join two patients.
+            rows = pd.read_csv(file, dtype={name: str for name in columns if name is not None})
+        except ValueError as error:
+            raise ValueError(
+                f"{source} cannot be read as a CSV: {error}. Read it with pandas and pass the DataFrame."
+            ) from error
+    else:
+        raise TypeError(f"table must be the path of a CSV or a DataFrame, got {type(table).__name__}.")
+    missing = [name for name in [label, *columns] if name is not None and name not in rows.columns]
+    if missing:
+        raise ValueError(
+            f"{source} has no column {', '.join(map(repr, missing))}; it has "
+            f"{', '.join(map(repr, rows.columns))}. Name one of these; read a file with another separator "
+            "with pandas and pass the DataFrame."
+        )
+    if rows.empty:
+        raise ValueError(f"{source} has no rows: there is nothing to load. Check the file.")
+    return source, rows, folder if root is None else os.path.expanduser(os.fspath(root))
+
+
+def resolve_paths(source, rows, column, folder):
+    """Return the absolute paths; each must exist and occur once."""
+    refuse_missing(source, rows, column, "path")
+    paths = np.empty(len(rows), dtype=object)
+    seen, absent = {}, []
+    for row, value in enumerate(rows[column].to_numpy(dtype=object)):
+        if not isinstance(value, (str, os.PathLike)):
+            raise ValueError(f"{source}: row {row} has {value!r} in {column!r}, which is not a path.")
+        file = os.path.abspath(os.path.join(folder, os.path.expanduser(os.fspath(value))))
+        if (other := seen.setdefault(file, row)) != row:
+            raise ValueError(
+                f"{source}: rows {other} and {row} (counted from 0) both list {file!r}. Drop one of them."
+            )
+        if not os.path.exists(file):
+            absent.append((row, file))
+        paths[row] = file
+    if absent:
+        shown = "; ".join(f"row {row}: {file!r}" for row, file in absent[:3])
+        raise FileNotFoundError(
+            f"{source}: {len(absent)} of {len(rows)} files do not exist ({shown}; rows counted from 0). Pass "
+            "root=, the folder that the paths are relative to, or drop the rows."
+        )
+    return paths
+
+
+def identifiers(source, rows, column):
+    """Return a column of identifiers as text, the same for 12, 12.0, "12" and " 12"."""
+    refuse_missing(source, rows, column, "value")
+    texts = np.empty(len(rows), dtype=object)
+    texts[:] = [
+        str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+        for value in rows[column].to_numpy(dtype=object)
+    ]
+    if (texts == "").any():
+        raise ValueError(
+            f"{source}: row {np.flatnonzero(texts == '')[0]} (counted from 0) has no {column!r}."
+        )
+    return texts
+
+
+def labels(source, rows, column):
+    """Return the labels as int64 or object (str)."""
+    refuse_missing(source, rows, column, "label")
+    values = rows[column].to_numpy(dtype=object)
+    numbers = [isinstance(value, (bool, int, float, np.number, np.bool_)) for value in values]
+    if not any(numbers):
+        texts = np.empty(len(values), dtype=object)
+        texts[:] = [str(value) for value in values]
+        return texts
+    if not all(numbers):
+        row = numbers.index(not numbers[0])
+        raise ValueError(
+            f"{source}: {column!r} mixes numbers and text ({values[0]!r} in row 0, {values[row]!r} in row "
+            f"{row}, counted from 0). Use one of the two."
+        )
+    for row, value in enumerate(values):
+        if not float(value).is_integer():
+            raise ValueError(
+                f"{source}: row {row} (counted from 0) has {value!r} in {column!r}; a label is a class: a "
+                "whole number or a string. Bin or round the values first."
+            )
+    return values.astype(np.int64)
+
+
+def check_studies(source, columns):
+    """Raise where a study has two patients or two labels."""
+    first = {}
+    for row, study in enumerate(columns["study"]):
+        other = first.setdefault(study, row)
+        for name, what in (("patient", "patients"), ("target", "labels")):
+            a, b = columns[name][other], columns[name][row]
+            if a != b:
+                raise ValueError(
+                    f"{source}: study {study!r} has two {what}, {a} in row {other} and {b} in row {row} "
+                    "(counted from 0). Correct the rows, or make study names unique, such as patient/study."
+                )
+
+
+def refuse_missing(source, rows, column, what):
+    """Raise where a column holds NaN or None."""
+    missing = np.flatnonzero(rows[column].isna())
+    if len(missing):
+        others = f", nor have {len(missing) - 1} others" if len(missing) > 1 else ""
+        raise ValueError(
+            f"{source}: row {missing[0]} (counted from 0) has no {what} in {column!r}{others}. Fill it in or "
+            "drop the row. (pandas reads 'None', 'NA' and the like in a CSV as missing; to keep them, pass a "
+            "DataFrame read with keep_default_na=False.)"
+        )

@@ -1,0 +1,131 @@
+"""What the trials of a search draw from, run on and write down."""
+
+import logging
+from contextlib import contextmanager
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
+from .classifier import MuraClassifier
+
+
+class Folds:
+    """The folds of one search, split once: a shuffled splitter would deal anew for every trial."""
+
+    def __init__(self, cv, fold=None, splits=None):
+        self.cv = cv
+        self.fold = fold
+        self.splits = [] if splits is None else splits
+
+    def split(self, X, y=None, **params):
+        if not self.splits:
+            self.splits.extend(self.cv.split(X, y, **params))
+        yield from self.splits if self.fold is None else [self.splits[self.fold]]
+
+    def only(self, fold):
+        return Folds(self.cv, fold, self.splits)
+
+
+def as_json(record):
+    """Keep what a table of results needs of scikit-learn's record of a fold."""
+    if record is None or record["fit_error"] is not None:
+        return None
+    kept = {
+        key: record[key] for key in ("test_scores", "train_scores", "fit_time", "score_time") if key in record
+    }
+    return {
+        key: {name: float(score) for name, score in value.items()}
+        if isinstance(value, dict)
+        else float(value)
+        for key, value in kept.items()
+    }
+
+
+def failed(template):
+    """Return a record like another one in which every figure is missing."""
+    return {
+        key: dict.fromkeys(value, np.nan) if isinstance(value, dict) else np.nan
+        for key, value in template.items()
+    }
+
+
+def score(record, name):
+    if record is None or record["fit_error"] is not None:
+        return np.nan
+    scores = record["test_scores"]
+    if not isinstance(scores, dict):
+        return scores
+    if name not in scores:
+        raise ValueError(
+            f"With several metrics, refit must name the one to search by: one of {sorted(scores)}, got {name!r}."
+        )
+    return scores[name]
+
+
+def as_distributions(param_distributions):
+    distributions = {}
+    for name, value in param_distributions.items():
+        if isinstance(value, BaseDistribution):
+            distributions[name] = value
+        elif isinstance(value, (list, tuple)):
+            distributions[name] = CategoricalDistribution(value)
+        else:
+            raise ValueError(
+                f"param_distributions[{name!r}] is {value!r}: pass an Optuna distribution such as "
+                "optuna.distributions.FloatDistribution(1e-5, 1e-2, log=True), or a list of choices."
+            )
+    return distributions
+
+
+@contextmanager
+def quiet_optuna():
+    """Silence the line that Optuna logs for each new study."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def search_space(estimator):
+    """Return Optuna distributions for what matters most in a `MuraClassifier`.
+
+    Parameters
+    ----------
+    estimator : estimator object
+        A `MuraClassifier`, or any estimator that holds one (a pipeline, a calibrated classifier).
+
+    Returns
+    -------
+    distributions : dict of str to optuna distribution
+        For ``param_distributions`` of `MuraSearchCV`, with the names that `estimator` knows them by.
+
+    Raises
+    ------
+    ValueError
+        Where there is no `MuraClassifier` in the estimator.
+
+    Examples
+    --------
+    >>> from murakit import MuraClassifier, search_space
+    >>> sorted(search_space(MuraClassifier(unfreeze="head")))
+    ['dropout', 'lr', 'weight_decay']
+    """
+    held = {"": estimator, **{f"{name}__": value for name, value in estimator.get_params(deep=True).items()}}
+    found = [(prefix, value) for prefix, value in held.items() if isinstance(value, MuraClassifier)]
+    if not found:
+        raise ValueError(
+            f"There is no MuraClassifier in {estimator!r} to search over; write the distributions by hand."
+        )
+    prefix, classifier = found[0]
+    space = {
+        "lr": FloatDistribution(1e-4, 1e-2, log=True),
+        "weight_decay": FloatDistribution(1e-4, 1e-1, log=True),
+        "dropout": FloatDistribution(0.0, 0.5),
+    }
+    if classifier.unfreeze != "head":
+        space["unfreeze"] = CategoricalDistribution(["layer4", "layer3", "layer2"])
+        space["backbone_lr_factor"] = FloatDistribution(1e-2, 1.0, log=True)
+    return {prefix + name: distribution for name, distribution in space.items()}

@@ -1,0 +1,71 @@
+"""What each image weighs in the loss, by its class and region."""
+
+import numpy as np
+import pandas as pd
+from sklearn.utils.class_weight import compute_class_weight
+
+
+def class_table(class_weight, code, classes):
+    """Return the weight of each class.
+
+    Parameters
+    ----------
+    class_weight : "balanced", dict or None
+    code : ndarray of shape (n,), dtype int64
+        Classes of the training images, as indices of `classes`.
+    classes : ndarray of shape (k,)
+
+    Returns
+    -------
+    table : ndarray of shape (k,), dtype float64
+
+    Raises
+    ------
+    ValueError
+        For a dict that leaves a class out.
+    """
+    if isinstance(class_weight, dict):
+        missing = [label for label in classes.tolist() if label not in class_weight]
+        if missing:
+            raise ValueError(f"class_weight has no weight for the classes {missing}; name every class of y.")
+    seen = np.unique(code)
+    table = np.ones(len(classes))
+    table[seen] = compute_class_weight(class_weight, classes=classes[seen], y=classes[code])
+    return table
+
+
+def region_table(code, regions, n_classes):
+    """Return the weight of each class in each region: the share that the other classes have there.
+
+    For two classes this is the weighting of the MURA paper (Rajpurkar et al., arXiv 1712.06957).
+
+    Parameters
+    ----------
+    code : ndarray of shape (n,), dtype int64
+    regions : ndarray of shape (n,) or None
+    n_classes : int
+
+    Returns
+    -------
+    table : DataFrame of shape (n_regions, n_classes)
+
+    Raises
+    ------
+    ValueError
+        Where the regions are not known.
+    """
+    if regions is None:
+        raise ValueError(
+            "class_weight='region' needs the region of every image, and some paths do not say it. "
+            "Use class_weight='balanced', or paths in MURA's layout."
+        )
+    counts = pd.crosstab(pd.Series(regions, dtype=object), pd.Series(code))
+    counts = counts.reindex(columns=range(n_classes), fill_value=0)
+    return 1 - counts.div(counts.sum(axis=1), axis=0)
+
+
+def region_weights(table, code, regions):
+    """Return the weight of each image, by its class and region."""
+    # A region that training has not seen has no shares of its own.
+    rows = table.reindex(regions).fillna(0.5).to_numpy()
+    return rows[np.arange(len(code)), code]

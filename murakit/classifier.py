@@ -1,0 +1,396 @@
+"""`MuraClassifier`: radiographs in, probabilities out, as a scikit-learn classifier."""
+
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from joblib import cpu_count
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from ._base import NetClassifier
+from ._data import Samples
+from ._paths import as_paths, check_unique, expand, patients_of, regions_or_none
+from ._progress import progress_bar
+from .augmentation import Augmentation
+from .images import read_square
+from .networks import build_radiograph
+
+__all__ = ["MuraClassifier"]
+
+# Decoded images that may wait for the network while it predicts: enough to keep it busy.
+_BATCHES_AHEAD = 2
+
+
+class MuraClassifier(NetClassifier):
+    """Classifier of radiographs: a convolutional network trained from image paths.
+
+    A sample is the path of an image, or of a study folder, which stands for all of its images:
+    each is trained on with the study's label, and the study's probability is the mean over them
+    [1]_. Early stopping watches patients of their own: no patient is on both sides of the split
+    that is made inside `fit`.
+
+    Parameters
+    ----------
+    backbone : {"resnet18", "resnet50"}, default="resnet18"
+        The convolutional network.
+    weights : "imagenet", path-like or None, default="imagenet"
+        torchvision's ImageNet weights (downloaded once), the file of a state dict (of
+        torchvision's model or of ``net_.module_``, with or without a matching last layer), or
+        random weights.
+    unfreeze : str, default="layer2"
+        The first stage that is trained: ``"stem"``, ``"layer1"`` ... ``"layer4"``, ``"head"`` (only
+        the last layer) or ``"all"``. Stages before it stay as they are, BatchNorm statistics
+        included.
+    image_size : int, default=224
+        Side of the square that images are scaled to, in pixels.
+    resize : {"pad", "squash"}, default="pad"
+        Keep the aspect ratio and pad with black, or change the ratio.
+    augment : bool or dict, default=True
+        Random changes of the training images; a dict sets the strengths of
+        `murakit.augmentation.Augmentation`, such as ``{"rotation": 30}``.
+    class_weight : {"balanced", "region"}, dict or None, default="balanced"
+        Weights of the classes in the loss. ``"balanced"``: as in scikit-learn, counted over the
+        training images of this fit. ``"region"``: the paper's weights, per region [1]_. A dict
+        maps each class to its weight.
+    dropout : float, default=0.0
+        Share of the features dropped before the last layer, in training.
+    optimizer : {"adamw", "adam", "sgd"}, default="adamw"
+        The optimizer (SGD with momentum 0.9).
+    lr : float, default=1e-3
+        Learning rate of the head.
+    backbone_lr_factor : float, default=0.1
+        What the backbone's trained stages multiply `lr` by.
+    weight_decay : float, default=1e-2
+        Weight decay of all trained parameters.
+    batch_size : int, default=32
+        Images a step, and images at a time in prediction.
+    max_epochs : int, default=30
+        Epochs at the most.
+    head_epochs : int, default=0
+        Epochs in which only the head is trained, before `unfreeze` takes effect.
+    early_stopping : bool, default=True
+        Hold patients out, stop when `monitor` no longer improves on them, and keep the best
+        epoch. Otherwise train on all for `max_epochs` and keep the last.
+    monitor : str, default="loss"
+        What is watched on the validation images: ``"loss"``, ``"kappa"``, or the name of a
+        scikit-learn scorer such as ``"roc_auc"``.
+    validation_fraction : float, default=0.15
+        Share of the images to hold out for early stopping, by whole patients, with labels and
+        regions in proportion.
+    n_iter_no_change : int, default=5
+        Epochs without improvement after which training stops.
+    lr_patience : int or None, default=2
+        Epochs without improvement after which the learning rate is divided by 10; None: never.
+    tta : bool, default=False
+        Average the probabilities of each image and of its mirror image.
+    device : str or torch.device, default="auto"
+        ``"auto"``: a CUDA GPU where there is one, else the CPU.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        ``"auto"``: bfloat16 autocast on GPUs that compute in it, else float32.
+    n_jobs : int or None, default=None
+        Threads that read images. None: as many as there are CPUs; -1 likewise.
+    random_state : int, RandomState instance or None, default=None
+        Decides the validation patients, the head's first weights, the order of the images and
+        their augmentation. An int gives the same weights in every process of the same kind of
+        CPU. No global random state is read or changed.
+    warm_start : bool, default=False
+        Go on from the weights of the last `fit`.
+    callbacks : list or None, default=None
+        skorch callbacks; a string names a scikit-learn scorer to log each epoch.
+    verbose : int, default=0
+        1: a progress bar over the epochs, or a line an epoch where output is not a terminal.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The class labels.
+    net_ : skorch.NeuralNet
+        The trained net, on the CPU; ``net_.module_`` is the network.
+    history_ : DataFrame
+        One row an epoch: losses, scores, learning rate, stage, whether it was the best so far.
+    best_epoch_ : int
+        The epoch, counted from 1, whose weights are kept.
+    n_epochs_ : int
+        Epochs that were run.
+    validation_score_ : float or None
+        `monitor` on the validation images, at the epoch that is kept.
+    train_patients_, validation_patients_ : ndarray or None
+        The patients that were trained on and held out; None where they are not known.
+    n_features_in_ : int
+        Always 1: the path.
+
+    See Also
+    --------
+    load_mura : Paths, labels and patients of a MURA folder.
+    PatientKFold : Folds that never split a patient.
+    MuraSearchCV : Search for hyper-parameters with Optuna.
+
+    Notes
+    -----
+    After `fit` the object holds weights and history, no images and no optimizer, and lies on the
+    CPU; ``joblib.dump`` and ``joblib.load`` save it.
+
+    References
+    ----------
+    .. [1] Rajpurkar et al., "MURA: Large Dataset for Abnormality Detection in Musculoskeletal
+       Radiographs", arXiv 1712.06957 (2017).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from murakit import MuraClassifier, load_mura, make_mura
+    >>> root = make_mura(tempfile.mkdtemp() + "/mura", n_patients=12, image_size=64, random_state=0)
+    >>> mura = load_mura(root)
+    >>> clf = MuraClassifier(weights=None, image_size=32, max_epochs=1, unfreeze="head", random_state=0)
+    >>> clf.fit(mura.data, mura.target).predict_proba(mura.data[:3]).shape
+    (3, 2)
+    """
+
+    _parameter_constraints: dict = {
+        **NetClassifier._parameter_constraints,
+        "backbone": [str],
+        "weights": [str, os.PathLike, None],
+        "unfreeze": [str],
+        # ResNets halve the image five times.
+        "image_size": [Interval(Integral, 32, None, closed="left")],
+        "resize": [StrOptions({"pad", "squash"})],
+        "augment": ["boolean", dict],
+        "tta": ["boolean"],
+        "n_jobs": [Integral, None],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+    }
+
+    def __init__(
+        self,
+        backbone="resnet18",
+        *,
+        weights="imagenet",
+        unfreeze="layer2",
+        image_size=224,
+        resize="pad",
+        augment=True,
+        class_weight="balanced",
+        dropout=0.0,
+        optimizer="adamw",
+        lr=1e-3,
+        backbone_lr_factor=0.1,
+        weight_decay=1e-2,
+        batch_size=32,
+        max_epochs=30,
+        head_epochs=0,
+        early_stopping=True,
+        monitor="loss",
+        validation_fraction=0.15,
+        n_iter_no_change=5,
+        lr_patience=2,
+        tta=False,
+        device="auto",
+        precision="auto",
+        n_jobs=None,
+        random_state=None,
+        warm_start=False,
+        callbacks=None,
+        verbose=0,
+    ):
+        self.backbone = backbone
+        self.weights = weights
+        self.unfreeze = unfreeze
+        self.image_size = image_size
+        self.resize = resize
+        self.augment = augment
+        self.class_weight = class_weight
+        self.dropout = dropout
+        self.optimizer = optimizer
+        self.lr = lr
+        self.backbone_lr_factor = backbone_lr_factor
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.head_epochs = head_epochs
+        self.early_stopping = early_stopping
+        self.monitor = monitor
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.lr_patience = lr_patience
+        self.tta = tta
+        self.device = device
+        self.precision = precision
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.callbacks = callbacks
+        self.verbose = verbose
+
+    def fit(self, X, y, groups=None, X_val=None, y_val=None, groups_val=None, sample_weight=None):
+        """Train on radiographs.
+
+        Parameters
+        ----------
+        X : array-like of shape (n,) or (n, 1)
+            Paths of images or of study folders.
+        y : array-like of shape (n,)
+            Labels, of any type; two classes or more.
+        groups : array-like of shape (n,), default=None
+            The patient of each sample. None: read from the path.
+        X_val : array-like of shape (m,) or (m, 1), default=None
+            Samples of other patients to validate on, instead of patients held out from X.
+        y_val : array-like of shape (m,), default=None
+            Their labels.
+        groups_val : array-like of shape (m,), default=None
+            Their patients. None: read from the path.
+        sample_weight : array-like of shape (n,), default=None
+            Weight of each sample in the loss; samples of weight zero are left out.
+
+        Returns
+        -------
+        self : MuraClassifier
+
+        Raises
+        ------
+        ValueError
+            Before any training: for one class, missing labels, duplicate images, groups of another
+            length, and where a patient is needed and cannot be told.
+        FileNotFoundError
+            For missing paths.
+        UnreadableImage
+            For a file that is no readable image.
+        FloatingPointError
+            Where the loss becomes NaN or infinite.
+        """
+        return super().fit(X, y, groups, X_val, y_val, groups_val, sample_weight)
+
+    def partial_fit(self, X, y, classes=None, groups=None, sample_weight=None):
+        """Train for one epoch on these samples, going on from the present weights.
+
+        Nothing is held out and nothing stops early.
+
+        Parameters
+        ----------
+        X : array-like of shape (n,) or (n, 1)
+            Paths of images or of study folders.
+        y : array-like of shape (n,)
+            Labels.
+        classes : array-like of shape (n_classes,), default=None
+            All classes, on the first call, where y does not hold them all.
+        groups : array-like of shape (n,), default=None
+            The patient of each sample, for ``train_patients_``.
+        sample_weight : array-like of shape (n,), default=None
+            Weight of each sample in the loss.
+
+        Returns
+        -------
+        self : MuraClassifier
+        """
+        return super().partial_fit(X, y, classes, groups, sample_weight)
+
+    def predict_proba(self, X):
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n,) or (n, 1)
+            Paths of images or of study folders; a folder gets the mean over its images.
+
+        Returns
+        -------
+        proba : ndarray of shape (n, n_classes), dtype float64
+            In the order of ``classes_``.
+
+        Raises
+        ------
+        UnreadableImage
+            For a file that is no readable image.
+        """
+        return super().predict_proba(X)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.one_d_array = True
+        return tags
+
+    # -- what a sample of radiographs is ----------------------------------------------------
+
+    def _read_samples(self, X, *, reset=False):
+        paths = as_paths(X)
+        if not len(paths):
+            raise ValueError("X is empty: found 0 samples, while a minimum of 1 is required.")
+        images, row = expand(paths)
+        if reset:
+            check_unique(images, row)
+            self.n_features_in_ = 1
+        return Samples(images, row, len(paths))
+
+    def _patients_of(self, items):
+        return patients_of(
+            items,
+            remedy="Pass the patients as groups= to fit (inside a meta-estimator: with "
+            "sklearn.set_config(enable_metadata_routing=True)), or set early_stopping=False.",
+        )
+
+    def _regions_of(self, items):
+        return regions_or_none(items)
+
+    def _first_trained_stage(self):
+        return self.unfreeze
+
+    def _build_network(self, n_classes, seed):
+        strengths = self.augment if isinstance(self.augment, dict) else {}
+        return build_radiograph(
+            self.backbone,
+            n_classes,
+            weights=self.weights,
+            unfreeze=self.unfreeze,
+            dropout=self.dropout,
+            augmentation=None if self.augment is False else Augmentation(**strengths),
+            seed=seed,
+        )
+
+    # -- reading ----------------------------------------------------------------------------
+
+    def _n_threads(self):
+        n_cpus = cpu_count()
+        if self.n_jobs is None:
+            return n_cpus
+        return max(1, n_cpus + 1 + self.n_jobs) if self.n_jobs < 0 else max(1, self.n_jobs)
+
+    def _read(self, path):
+        return read_square(path, self.image_size, self.resize)
+
+    def _load(self, items):
+        images = np.empty((len(items), 1, self.image_size, self.image_size), dtype=np.uint8)
+        with ThreadPoolExecutor(self._n_threads()) as pool:
+            decoded = pool.map(self._read, items)
+            bar = progress_bar(
+                decoded, total=len(items), desc="Reading", unit="image", disable=not self.verbose
+            )
+            for row, image in enumerate(bar):
+                images[row, 0] = image
+        return torch.from_numpy(images)
+
+    def _load_batches(self, items):
+        starts = range(0, len(items), self.batch_size)
+        with ThreadPoolExecutor(self._n_threads()) as pool:
+            waiting = deque()
+            for start in starts:
+                waiting.append(
+                    [pool.submit(self._read, item) for item in items[start : start + self.batch_size]]
+                )
+                if len(waiting) > _BATCHES_AHEAD:
+                    yield _stack(waiting.popleft())
+            while waiting:
+                yield _stack(waiting.popleft())
+
+    def _image_log_proba(self, network, batch, device):
+        plain = super()._image_log_proba(network, batch, device)
+        if not self.tta:
+            return plain
+        mirrored = super()._image_log_proba(network, batch.flip(-1), device)
+        return torch.logaddexp(plain, mirrored) - np.log(2)
+
+
+def _stack(futures):
+    return torch.from_numpy(np.stack([future.result() for future in futures])[:, None])

@@ -1,0 +1,168 @@
+"""One radiograph file to one ``uint8`` grayscale array."""
+
+import os
+
+import numpy as np
+from PIL import Image, ImageOps
+
+__all__ = ["UnreadableImage", "read_image", "read_square"]
+
+_WIDE_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+
+
+class UnreadableImage(OSError):
+    """A file that cannot be read as a radiograph; the message names it, the cause and the remedy."""
+
+
+def read_image(path):
+    """Read a radiograph as 8-bit grayscale.
+
+    8-bit files keep their values; wider grayscale ones (16- or 32-bit) are scaled by their own
+    range. Transparent pixels are laid over black, palettes are resolved, and the orientation that
+    EXIF states is applied. Of a file with several frames, the first is read. Colour becomes
+    luminance; of 16-bit colour, Pillow itself keeps only the upper 8 bits.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        Any file that Pillow opens.
+
+    Returns
+    -------
+    image : ndarray of shape (height, width), dtype uint8
+
+    Raises
+    ------
+    UnreadableImage
+        For a truncated, empty or foreign file, and for one with so many pixels that it may be
+        a decompression bomb (``PIL.Image.MAX_IMAGE_PIXELS``).
+    FileNotFoundError
+        Where there is no such file.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, os
+    >>> from PIL import Image
+    >>> from murakit import read_image
+    >>> path = os.path.join(tempfile.mkdtemp(), "image1.png")
+    >>> Image.fromarray(np.full((2, 3), 7, dtype=np.uint8)).save(path)
+    >>> read_image(path)
+    array([[7, 7, 7],
+           [7, 7, 7]], dtype=uint8)
+    """
+    # np.array, not asarray: a view of Pillow's buffer would be read-only.
+    return np.array(_open_gray(path))
+
+
+def read_square(path, size, resize="pad"):
+    """Read a radiograph into a square of ``size`` pixels.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        Any file that Pillow opens.
+    size : int
+        Side of the square, in pixels.
+    resize : {"pad", "squash"}
+        Keep the aspect ratio and pad with black on both sides, or change the ratio.
+
+    Returns
+    -------
+    image : ndarray of shape (size, size), dtype uint8
+
+    Raises
+    ------
+    UnreadableImage
+        As `read_image` does.
+    FileNotFoundError
+        Where there is no such file.
+    ValueError
+        For another `resize`, or a `size` below 1.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, os
+    >>> from PIL import Image
+    >>> from murakit import read_square
+    >>> path = os.path.join(tempfile.mkdtemp(), "image1.png")
+    >>> Image.fromarray(np.full((2, 4), 9, dtype=np.uint8)).save(path)
+    >>> read_square(path, 4)
+    array([[0, 0, 0, 0],
+           [9, 9, 9, 9],
+           [9, 9, 9, 9],
+           [0, 0, 0, 0]], dtype=uint8)
+    """
+    if resize not in ("pad", "squash"):
+        raise ValueError(f"resize={resize!r} is not known: pass 'pad' or 'squash'.")
+    if size < 1:
+        raise ValueError(f"size={size!r} is no side of a square: pass a whole number of pixels, such as 224.")
+    image = _open_gray(path)
+    if resize == "squash":
+        return np.array(image.resize((size, size), Image.Resampling.BILINEAR))
+    scale = size / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    square = np.zeros((size, size), dtype=np.uint8)
+    top, left = (size - height) // 2, (size - width) // 2
+    square[top : top + height, left : left + width] = image.resize((width, height), Image.Resampling.BILINEAR)
+    return square
+
+
+def _open_gray(path):
+    path = os.fspath(path)
+    try:
+        with Image.open(path) as image:
+            _refuse_bomb(image)
+            # EXIF is looked up before load() because converting drops it.
+            return _to_gray(ImageOps.exif_transpose(image))
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        # Pillow's decoders raise many types (OSError, SyntaxError, ValueError, struct.error, zlib.error,
+        # DecompressionBombError, ...); for a reader of data sets they are all the same event.
+        raise UnreadableImage(
+            f"{path!r} cannot be read as an image: {_cause(path, error)}. Replace the file or leave it out; "
+            "murakit.check_mura lists every such file of a data set."
+        ) from error
+
+
+def _refuse_bomb(image):
+    # Pillow raises above twice its limit only, and merely warns below that.
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise Image.DecompressionBombError(
+            f"{image.width} x {image.height} pixels exceed PIL.Image.MAX_IMAGE_PIXELS = {limit}"
+        )
+
+
+def _cause(path, error):
+    if os.path.isdir(path):
+        return "it is a folder"
+    if os.path.isfile(path) and os.path.getsize(path) == 0:
+        return "the file is empty"
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return f"it may be a decompression bomb ({error})"
+    return f"{type(error).__name__}: {error}"
+
+
+def _to_gray(image):
+    if image.mode in _WIDE_MODES:
+        return Image.fromarray(_scale(np.asarray(image)))
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+        rgba = image.convert("RGBA")
+        black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, rgba).convert("RGB")
+    # Both convert() and a plain L file need the pixels: load here, so that truncation shows here.
+    image.load()
+    return image if image.mode == "L" else image.convert("L")
+
+
+def _scale(wide):
+    values = wide.astype(np.float64)
+    low, high = values.min(), values.max()
+    if not np.isfinite(low + high):
+        raise ValueError("it holds NaN or infinite values")
+    if high == low:
+        return np.zeros(values.shape, dtype=np.uint8)
+    return np.round((values - low) * 255.0 / (high - low)).astype(np.uint8)

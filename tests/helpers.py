@@ -1,0 +1,42 @@
+"""What several test modules share: a tiny network, and classifiers that are quick to train."""
+
+import torch
+from torch import nn
+
+from murakit import MuraClassifier, networks
+
+
+class TinyNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+        self.two = nn.Sequential(nn.Conv2d(4, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.fc = nn.Linear(8, 1000)
+
+
+TINY = networks.Backbone(
+    "tiny", ("one", "two"), 8, TinyNet, lambda model: {"one": model.one, "two": model.two}, "fc"
+)
+
+
+def quick_classifier(**params):
+    """A classifier that trains in a fraction of a second."""
+    defaults = {
+        "backbone": "tiny",
+        "weights": None,
+        "unfreeze": "two",
+        "image_size": 32,
+        "batch_size": 8,
+        "max_epochs": 2,
+        "lr": 1e-2,
+        "random_state": 0,
+    }
+    return MuraClassifier(**{**defaults, **params})
+
+
+def state_of(classifier):
+    return {key: value.clone() for key, value in classifier.net_.module_.state_dict().items()}
+
+
+def same_state(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
