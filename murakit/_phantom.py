@@ -121,17 +121,17 @@ def draw_habits(rng, effect, mode):
         length=between(0.93, 1.07),
         cortex=between(0.75, 1.3),
         density=between(0.86, 1.17),
-        tissue=between(0.75, 1.35),
+        tissue=between(0.8, 1.3),
         gain=between(0.88, 1.14),
-        contrast=between(0.35, 0.95),
-        fog=between(2, 44),
-        heel=between(-0.3, 0.3),
+        contrast=between(0.38, 0.9),
+        fog=between(2, 38),
+        heel=between(-0.24, 0.24),
         rotation=between(-7, 7),
         lying=varied and int(picks[1] % 12) == 0,
         slack=between(1.0, 1.45),
         frame=("full", "dark", "dark", "white")[int(picks[2] % 4)] if varied else "dark",
-        margins=tuple(between(0.005, 0.1) for _ in range(4)),
-        marker_size=between(0.05, 0.12),
+        margins=tuple(between(0.005, 0.09) for _ in range(4)),
+        marker_size=between(0.05, 0.11),
         marker_corner=int(picks[3] % 4) if varied else 0,
         marker_style=int(picks[4] % 6) if varied else 0,
         texture=(int(picks[5] % _TILE), int(picks[6] % _TILE)) if varied else (0, 0),
@@ -152,7 +152,7 @@ def draw_finding(rng):
         sign=int(picks[1]) % 2 * 2 - 1,
         row=int(picks[2]) % _TILE,
         nail=int(picks[3]) % 3 == 0,
-        callus=0.0 if int(picks[3]) % 8 == 0 else 0.65 + 0.25 * rng.random(),
+        callus=0.0 if int(picks[3]) % 8 == 0 else 0.5 + 0.2 * rng.random(),
     )
 
 
@@ -621,14 +621,12 @@ def _fracture(bars, number, at, finding, metal, gap=0.40, step=0.5):
     callus = 0.0 if finding.kind == "hardware" else finding.callus
     if callus:
         # The body's own plaster: a spindle of new bone about the break, which the line still crosses.
-        length, thick = 4.0 * width, 1.25 * width
+        length, thick = 5.0 * width, 1.2 * width
         x, y = _point(bar, at - length / 2 / bar.length, step / 2)
-        spindle = _lump(
-            x, y, bar.dx, bar.dy, length, (0.4 * thick, thick, 0.4 * thick), callus * finding.size
-        )
+        spindle = _lump(x, y, bar.dx, bar.dy, length, (0.4 * thick, thick, 0.4 * thick), callus)
         bars.append(replace(spindle, line=(0.5, finding.slope, gap, 0.0, jag)))
     reach = (gap + width * (abs(finding.slope) + 0.35)) / bar.length
-    reach = max(reach, 2.0 * width / bar.length if callus else 0.0)
+    reach = max(reach, 2.5 * width / bar.length if callus else 0.0)
     return _around(bar, at - reach, at + reach, 1.25 * width + abs(step))
 
 

@@ -3,6 +3,7 @@
 import copy
 import time
 import warnings
+from contextlib import contextmanager
 from numbers import Integral
 
 import joblib
@@ -23,6 +24,7 @@ __all__ = ["MuraSearchCV"]
 
 _FOLDS = "murakit:folds"
 _DATA = "murakit:data"
+_CUT_SHORT = "murakit:cut_short"
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -258,7 +260,8 @@ class MuraSearchCV(BaseSearchCV):
         return int(np.random.SeedSequence([int(seed), n_before]).generate_state(1)[0])
 
     def _finished(self):
-        return [trial for trial in self.study_.get_trials(deepcopy=False) if trial.state in _DONE]
+        trials = self.study_.get_trials(deepcopy=False, states=_DONE)
+        return [trial for trial in trials if _CUT_SHORT not in trial.user_attrs]
 
     # -- the trials -------------------------------------------------------------------------
 
@@ -278,7 +281,8 @@ class MuraSearchCV(BaseSearchCV):
             while done < self.n_trials and not self.study_._stop_flag:
                 if deadline is not None and time.monotonic() > deadline:
                     break
-                self._run_trials(min(at_once, self.n_trials - done), evaluate_candidates, folds)
+                with _stoppable(self.study_):
+                    self._run_trials(min(at_once, self.n_trials - done), evaluate_candidates, folds)
                 # Asked anew each time: other processes may work on the same study.
                 now = len(self._finished())
                 bar.update(now - done)
@@ -303,11 +307,15 @@ class MuraSearchCV(BaseSearchCV):
             for trial in active:
                 self._tell(trial, records[trial.number])
         except BaseException:
-            # An interrupted or failed trial never yields a score.
+            # What was cut short never yields a score, and is no trial that a resumed search counts.
             for trial in running:
-                self.study_.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+                if not self.study_.trials[trial.number].state.is_finished():
+                    trial.set_user_attr(_CUT_SHORT, True)
+                    self.study_.tell(trial, state=TrialState.FAIL)
             raise
-        self._call_callbacks(running)
+        for trial in running:
+            for callback in self.callbacks or ():
+                callback(self.study_, self.study_.trials[trial.number])
 
     def _evaluate(self, active, records, evaluate_candidates, folds, n_folds):
         """Score some folds of some trials, and write their scores into the study."""
@@ -363,16 +371,6 @@ class MuraSearchCV(BaseSearchCV):
         else:
             self.study_.tell(trial, value)
 
-    def _call_callbacks(self, trials):
-        # Study.stop() may only be called while Optuna's own loop runs, or what looks like it.
-        self.study_._thread_local.in_optimize_loop = True
-        try:
-            for trial in trials:
-                for callback in self.callbacks or ():
-                    callback(self.study_, self.study_.trials[trial.number])
-        finally:
-            self.study_._thread_local.in_optimize_loop = False
-
     # -- the results ------------------------------------------------------------------------
 
     def _tabulate(self):
@@ -424,3 +422,13 @@ class MuraSearchCV(BaseSearchCV):
             # It holds a connection; optuna.load_study opens it again.
             state.pop("study_", None)
         return state
+
+
+@contextmanager
+def _stoppable(study):
+    """Let samplers and callbacks call ``study.stop()``, which Optuna allows in its own loop only."""
+    study._thread_local.in_optimize_loop = True
+    try:
+        yield
+    finally:
+        study._thread_local.in_optimize_loop = False

@@ -78,8 +78,8 @@ def _fold_numbers(splits, n_rows):
 def patient_holdout(patients, labels, regions, fraction, rng):
     """Choose whole patients that hold about ``fraction`` of the rows of every stratum.
 
-    Patients are visited in random order; one is taken where that brings the share of its labels
-    and regions nearer to the wanted one. Every class stays on the training side, and comes to the
+    Patients are visited in random order, twice; one is taken, or put back, where that brings the
+    share of its labels and regions nearer to the wanted one. Every class stays on the training side, and comes to the
     held-out side where it has two patients or more.
 
     Parameters
@@ -125,23 +125,23 @@ def _keepers(class_counts):
 
 
 def _take(counts, fraction, order, barred):
+    # Each stratum weighs the same, however rare, so that a small region is held out too; and the
+    # rows in all count as one more, or the leftovers of many strata would add up.
+    counts = np.column_stack([counts, counts.sum(axis=1)])
     total = counts.sum(axis=0)
-    wanted = fraction * total
-    held = np.zeros_like(wanted)
+    lacking = fraction * total
     taken = np.zeros(len(counts), dtype=bool)
-    for patient in order:
+    # The second visit takes back what others have made superfluous.
+    for patient in np.concatenate([order, order]):
         if barred[patient]:
             continue
-        with_patient = held + counts[patient]
-        # Each stratum weighs the same, however rare, so that a small region is held out too.
-        gain = ((wanted - held) ** 2 - (wanted - with_patient) ** 2) / total
-        if gain.sum() > 0:
-            held = with_patient
-            taken[patient] = True
-    if not taken.any():
-        free = np.flatnonzero(~barred)
-        if len(free):
-            taken[free[counts[free].sum(axis=1).argmin()]] = True
+        left = lacking + counts[patient] if taken[patient] else lacking - counts[patient]
+        if ((left**2 - lacking**2) / total).sum() < 0:
+            taken[patient] = not taken[patient]
+            lacking = left
+    free = np.flatnonzero(~barred)
+    if not taken.any() and len(free):
+        taken[free[counts[free, -1].argmin()]] = True
     return taken
 
 

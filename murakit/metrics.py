@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ._data import plain
 from ._paths import studies_of
 from ._scoring import FixedPredictions, as_scorer
 
@@ -58,7 +59,7 @@ def study_predictions(y, proba, studies):
     if len(disagreeing):
         row = disagreeing[0]
         raise ValueError(
-            f"Study {studies[row]!r} has images labelled {y_study[study[row]]!r} and {y[row]!r} (row {row}): "
+            f"Study {studies[row]!r} has images labelled {plain(y_study[study[row]])!r} and {plain(y[row])!r} (row {row}): "
             "a study has one label. Correct the labels, or score images instead of studies."
         )
     total = np.zeros((len(names), proba.shape[1]))

@@ -32,7 +32,7 @@ _VIEW_SHARES = {
 }  # percent of the studies, for each of _VIEWS
 _MOST_VIEW_SHARES = (8, 22, 60, 10)
 _SEVERAL_STUDIES = 0.09  # share of the patients with more than one study
-_IN_VIEW = 0.7  # probability that a view of an abnormal study shows its finding
+_IN_VIEW = 0.75  # probability that a view of an abnormal study shows its finding
 
 # What a stream of random numbers is for; every stream is named by (seed, patient, study, purpose).
 _PLAN, _HABITS, _STUDY, _IMAGE = 0, 1, 2, 10
@@ -108,7 +108,7 @@ def make_mura(
 
     Returns
     -------
-    root : pathlib.Path
+    pathlib.Path
         The folder written.
 
     Raises
@@ -126,9 +126,11 @@ def make_mura(
     and labels are apportioned, not drawn, so small sets are balanced: each subset holds both labels and
     all regions where it has enough studies.
 
-    An abnormal study has one finding, in two fifths of them hardware. At least one view shows it; each
-    of the others shows it with a probability of 0.7. About two thirds of the patients have RGB files with
-    three equal channels, the others files with one channel.
+    An abnormal study has one finding, in two fifths of them hardware; most fractures are healing, with callus.
+    At least one view shows the finding; each of the others shows it with a probability of 0.75. About two
+    thirds of the patients have RGB files with three equal channels, the others files with one channel.
+
+    A bounding box marks the break of a bone, not all of the fragment that it shifts.
 
     The tree is written beside `root` and renamed when it is complete, so an interrupted call leaves no
     data set that only looks whole.
@@ -146,11 +148,10 @@ def make_mura(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     root = Path(folder) / "MURA-v1.1"
     ...     root = make_mura(root, n_patients=5, regions="wrist", image_size=64, random_state=0)
-    ...     sorted(path.name for path in root.iterdir())
+    ...     sorted(path.name for path in root.glob("valid*"))
     ...     print((root / "valid_labeled_studies.csv").read_text().strip())
-    ['train', 'train_image_paths.csv', 'train_labeled_studies.csv',
-     'valid', 'valid_image_paths.csv', 'valid_labeled_studies.csv']
-    MURA-v1.1/valid/XR_WRIST/patient00005/study1_positive/,1
+    ['valid', 'valid_image_paths.csv', 'valid_labeled_studies.csv']
+    MURA-v1.1/valid/XR_WRIST/patient00005/study1_negative/,0
     """
     root = Path(os.path.abspath(Path(root).expanduser()))
     regions = _check_regions(regions)

@@ -9,8 +9,8 @@ from PIL import Image
 
 from murakit import load_mura, make_mura, networks
 
-# Oversubscribed threads slow tiny networks down manyfold; two is what a small machine has.
-torch.set_num_threads(min(2, torch.get_num_threads()))
+# Tiny networks gain nothing from threads, and lose much where other processes want the cores too.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """What several test modules share: a tiny network, and classifiers that are quick to train."""
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -40,3 +41,18 @@ def state_of(classifier):
 
 def same_state(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def draw_studies(seed, n_patients=150):
+    """Paths and labels of patients with one to four studies of one to four images."""
+    rng = np.random.default_rng(seed)
+    paths, labels = [], []
+    for patient in range(n_patients):
+        for study in range(1, 1 + rng.choice([1, 1, 1, 1, 2, 3, 4])):
+            region = rng.choice(["WRIST", "HAND", "ELBOW"], p=[0.5, 0.3, 0.2])
+            label = int(rng.random() < 0.4)
+            for image in range(1, 1 + rng.integers(1, 5)):
+                kind = "positive" if label else "negative"
+                paths.append(f"train/XR_{region}/patient{patient:05d}/study{study}_{kind}/image{image}.png")
+                labels.append(label)
+    return np.array(paths, dtype=object), np.array(labels)

@@ -1,0 +1,104 @@
+"""Scores per study, against scikit-learn on means computed by hand."""
+
+import numpy as np
+import pytest
+from helpers import quick_classifier
+from sklearn.metrics import cohen_kappa_score, f1_score, get_scorer, roc_auc_score
+from sklearn.model_selection import cross_validate
+
+from murakit import PatientKFold, study_predictions, study_scorer
+
+
+class Answers:
+    """A classifier whose probability of class 1 is written in a dict of paths."""
+
+    classes_ = np.array(["no", "yes"])
+
+    def __init__(self, answers):
+        self.answers = answers
+
+    def predict_proba(self, X):
+        p = np.array([self.answers[path] for path in X])
+        return np.column_stack([1 - p, p])
+
+
+def image(patient, study, number):
+    return f"valid/XR_HAND/patient{patient:05d}/study{study}_negative/image{number}.png"
+
+
+ANSWERS = {
+    image(1, 1, 1): 0.9,
+    image(1, 1, 2): 0.2,  # mean 0.55
+    image(1, 2, 1): 0.45,  # mean 0.45
+    image(2, 1, 1): 0.6,
+    image(2, 1, 2): 0.3,
+    image(2, 1, 3): 0.3,  # mean 0.4
+    image(3, 1, 1): 0.7,  # mean 0.7
+}
+X = list(ANSWERS)
+Y = np.array(["yes", "yes", "no", "yes", "yes", "yes", "no"])
+BY_STUDY = (["yes", "no", "yes", "no"], [0.55, 0.45, 0.4, 0.7])
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        ("roc_auc", roc_auc_score([1, 0, 1, 0], BY_STUDY[1])),
+        ("kappa", cohen_kappa_score(BY_STUDY[0], ["yes", "no", "no", "yes"])),
+        ("accuracy", 0.5),
+        ("neg_log_loss", np.mean(np.log([0.55, 0.55, 0.4, 0.3]))),
+    ],
+)
+def test_studies_are_scored_by_the_mean_of_their_images(metric, expected):
+    assert study_scorer(metric)(Answers(ANSWERS), X, Y) == pytest.approx(expected)
+
+
+def test_a_scorer_with_a_positive_label_of_ones_own():
+    from sklearn.metrics import make_scorer
+
+    scorer = study_scorer(make_scorer(f1_score, pos_label="yes"))
+    assert scorer(Answers(ANSWERS), X, Y) == pytest.approx(f1_score([1, 0, 1, 0], [1, 0, 0, 1]))
+
+
+def test_image_scores_and_study_scores_of_a_study_level_classifier_agree(studies):
+    clf = quick_classifier().fit(studies.data, studies.target)
+    by_study = study_scorer("roc_auc")(clf, studies.data, studies.target)
+    assert by_study == pytest.approx(get_scorer("roc_auc")(clf, studies.data, studies.target))
+
+
+def test_images_averaged_by_the_scorer_equal_the_folders_probability(images, studies):
+    clf = quick_classifier().fit(images.data, images.target)
+    _, proba, names = study_predictions(images.target, clf.predict_proba(images.data), images.studies)
+    order = np.argsort(studies.studies)
+    np.testing.assert_array_equal(studies.studies[order], names)
+    np.testing.assert_allclose(clf.predict_proba(studies.data)[order], proba, atol=1e-6)
+
+
+def test_several_study_scores_at_once(images):
+    scoring = {name: study_scorer(name) for name in ("roc_auc", "kappa")}
+    scores = cross_validate(
+        quick_classifier(max_epochs=1), images.data, images.target, cv=PatientKFold(2), scoring=scoring
+    )
+    assert scores["test_roc_auc"].shape == scores["test_kappa"].shape == (2,)
+
+
+def test_an_unknown_metric_is_an_error():
+    with pytest.raises(ValueError, match="rock_auc"):
+        study_scorer("rock_auc")
+
+
+def test_paths_without_a_study_are_an_error():
+    with pytest.raises(ValueError, match="study of row 0 cannot be told"):
+        study_scorer("roc_auc")(Answers({"hand.png": 0.5}), ["hand.png"], ["yes"])
+
+
+def test_a_study_with_two_labels_is_an_error():
+    y = Y.copy()
+    y[1] = "no"
+    with pytest.raises(ValueError, match=r"study1_negative' has images labelled 'yes' and 'no' \(row 1\)"):
+        study_scorer("roc_auc")(Answers(ANSWERS), X, y)
+
+
+def test_inputs_of_different_lengths_are_an_error():
+    with pytest.raises(ValueError, match="y has 2 rows, proba 1 and studies 2"):
+        study_predictions([0, 1], [[0.5, 0.5]], ["a", "b"])

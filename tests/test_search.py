@@ -1,0 +1,302 @@
+"""MuraSearchCV: Optuna's trials as a scikit-learn search."""
+
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import optuna
+import pytest
+import sklearn
+from helpers import quick_classifier
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import TrialState
+from sklearn.base import clone
+from sklearn.datasets import make_classification
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_score
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from murakit import MuraClassifier, MuraSearchCV, search_space
+
+C = {"C": FloatDistribution(1e-3, 1e2, log=True)}
+CV = KFold(3)
+
+
+@pytest.fixture(scope="module")
+def numbers():
+    return make_classification(120, random_state=0)
+
+
+def search(**params):
+    options = {"n_trials": 4, "cv": CV, "random_state": 0, "scoring": "roc_auc"}
+    return MuraSearchCV(LogisticRegression(), C, **{**options, **params})
+
+
+def test_scores_are_those_of_cross_val_score(numbers):
+    found = search(return_train_score=True).fit(*numbers)
+    results = found.cv_results_
+    for row, params in enumerate(results["params"]):
+        expected = cross_val_score(LogisticRegression(**params), *numbers, cv=CV, scoring="roc_auc")
+        assert [results[f"split{fold}_test_score"][row] for fold in range(3)] == pytest.approx(expected)
+        assert results["mean_test_score"][row] == pytest.approx(expected.mean())
+    assert found.best_score_ == results["mean_test_score"].max()
+    assert found.best_index_ == results["mean_test_score"].argmax()
+    assert found.best_estimator_.C == found.best_params_["C"]
+    assert found.n_splits_ == 3
+    assert found.study_.best_value == pytest.approx(found.best_score_)
+
+
+def test_the_table_of_results_has_the_columns_of_grid_search(numbers):
+    ours = search(return_train_score=True).fit(*numbers).cv_results_
+    grid = GridSearchCV(LogisticRegression(), {"C": [1.0, 2.0]}, cv=CV, scoring="roc_auc", return_train_score=True)
+    theirs = grid.fit(*numbers).cv_results_
+    assert set(ours) == set(theirs) | {"trial_number", "trial_state"}
+    for key, column in theirs.items():
+        assert type(ours[key]) is type(column), key
+        if key != "params":
+            assert ours[key].dtype == column.dtype, key
+
+
+def test_several_metrics_are_searched_by_the_one_that_refit_names(numbers):
+    found = search(scoring=["accuracy", "roc_auc"], refit="roc_auc").fit(*numbers)
+    assert found.multimetric_
+    assert found.best_score_ == found.cv_results_["mean_test_roc_auc"].max()
+    assert set(found.scorer_) == {"accuracy", "roc_auc"}
+
+
+def test_several_metrics_without_a_name_to_search_by_are_an_error(numbers):
+    with pytest.raises(ValueError, match="refit must name the one to search by"):
+        search(scoring=["accuracy", "roc_auc"], refit=False).fit(*numbers)
+
+
+def test_hopeless_trials_are_pruned_between_folds(numbers):
+    fits = []
+
+    class Counting(LogisticRegression):
+        def fit(self, X, y):
+            fits.append(self.C)
+            return super().fit(X, y)
+
+    class Hopeless(optuna.pruners.BasePruner):
+        def prune(self, study, trial):
+            return trial.params["C"] < 1
+
+    found = MuraSearchCV(
+        Counting(), {"C": [0.1, 10.0]}, n_trials=2, cv=CV, pruner=Hopeless(), refit=False,
+        sampler=optuna.samplers.GridSampler({"C": [0.1, 10.0]}, seed=0),
+    ).fit(*numbers)
+    assert sorted(fits) == [0.1, 10.0, 10.0, 10.0]
+    states = dict(zip([p["C"] for p in found.cv_results_["params"]], found.cv_results_["trial_state"]))
+    assert states == {0.1: "PRUNED", 10.0: "COMPLETE"}
+    assert found.best_params_ == {"C": 10.0}
+    pruned = found.cv_results_["trial_state"] == "PRUNED"
+    assert np.isnan(found.cv_results_["mean_test_score"][pruned]).all()
+    assert np.isfinite(found.cv_results_["split0_test_score"]).all()
+
+
+class FailsBelowOne(LogisticRegression):
+    def fit(self, X, y):
+        if self.C < 1:
+            raise MemoryError("too small a machine")
+        return super().fit(X, y)
+
+
+@pytest.mark.parametrize("pruner", [None, optuna.pruners.NopPruner()])
+def test_a_failed_trial_is_never_the_best_and_the_search_goes_on(numbers, pruner):
+    sampler = optuna.samplers.GridSampler({"C": [0.1, 10.0]}, seed=0)
+    fails = MuraSearchCV(FailsBelowOne(), {"C": [0.1, 10.0]}, n_trials=2, cv=CV, sampler=sampler, pruner=pruner)
+    with pytest.warns(sklearn.exceptions.FitFailedWarning, match="too small a machine"):
+        fails.fit(*numbers)
+    assert fails.best_params_ == {"C": 10.0}
+    assert sorted(fails.cv_results_["trial_state"]) == ["COMPLETE", "FAIL"]
+
+
+def test_a_search_in_which_everything_fails_is_an_error(numbers):
+    with (
+        pytest.warns(sklearn.exceptions.FitFailedWarning),
+        pytest.raises(ValueError, match=r"No trial was completed(.|\n)*too small a machine"),
+    ):
+        MuraSearchCV(FailsBelowOne(), {"C": [0.1]}, n_trials=2, cv=CV).fit(*numbers)
+
+
+def test_error_score_raise_raises(numbers):
+    with pytest.raises(MemoryError):
+        MuraSearchCV(FailsBelowOne(), {"C": [0.1]}, n_trials=1, cv=CV, error_score="raise").fit(*numbers)
+
+
+class Interrupts(LogisticRegression):
+    """Interrupted in its nth fit, as by Ctrl-C."""
+
+    left = 0
+
+    def fit(self, X, y):
+        Interrupts.left -= 1
+        if Interrupts.left == 0:
+            raise KeyboardInterrupt
+        return super().fit(X, y)
+
+
+@pytest.mark.parametrize("in_storage", [True, False])
+@pytest.mark.parametrize("pruner", [None, optuna.pruners.NopPruner()])
+def test_an_interrupted_search_keeps_its_finished_trials_and_resumes(numbers, tmp_path, in_storage, pruner):
+    storage = {"storage": f"sqlite:///{tmp_path}/search.db", "study_name": "s"} if in_storage else {}
+    options = {"n_trials": 4, "cv": CV, "random_state": 0, "pruner": pruner, **storage}
+    Interrupts.left = 8  # the second fold of the third trial
+    interrupted = MuraSearchCV(Interrupts(), C, **options)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.fit(*numbers)
+    assert interrupted.cv_results_["trial_state"].tolist() == ["COMPLETE"] * 2
+    assert interrupted.best_score_ == interrupted.cv_results_["mean_test_score"].max()
+    assert not hasattr(interrupted, "best_estimator_")
+    states = [trial.state for trial in interrupted.study_.trials]
+    assert states == [TrialState.COMPLETE] * 2 + [TrialState.FAIL]
+    assert interrupted.study_.trials[2].value is None
+
+    Interrupts.left = 0
+    resumed = clone(interrupted) if in_storage else interrupted
+    resumed.fit(*numbers)
+    results = resumed.cv_results_
+    assert results["trial_state"].tolist() == ["COMPLETE"] * 4
+    assert results["params"][:2] == interrupted.cv_results_["params"][:2]
+    assert len({params["C"] for params in results["params"]}) == len(results["params"])
+    assert resumed.best_estimator_.C == resumed.best_params_["C"]
+
+
+def test_a_finished_study_is_not_run_again(numbers, tmp_path):
+    class Forbidden(LogisticRegression):
+        def fit(self, X, y):
+            assert len(y) == len(numbers[1]), "only the refit on all data is left to do"
+            return super().fit(X, y)
+
+    stored = {"storage": f"sqlite:///{tmp_path}/search.db", "study_name": "s"}
+    first = search(**stored).fit(*numbers)
+    again = search(**stored).set_params(estimator=Forbidden()).fit(*numbers)
+    assert again.best_params_ == first.best_params_ and again.best_score_ == first.best_score_
+    assert again.predict(numbers[0]).tolist() == first.predict(numbers[0]).tolist()
+    assert again.n_splits_ == 3
+
+
+def test_more_trials_are_added_to_those_of_a_study(numbers, tmp_path):
+    stored = {"storage": f"sqlite:///{tmp_path}/search.db", "study_name": "s"}
+    first = search(**stored).fit(*numbers)
+    more = search(n_trials=6, **stored).fit(*numbers)
+    assert more.cv_results_["params"][:4] == first.cv_results_["params"]
+    assert len(more.cv_results_["params"]) == 6
+
+
+def test_a_study_of_other_data_is_refused(numbers, tmp_path):
+    stored = {"storage": f"sqlite:///{tmp_path}/search.db", "study_name": "s"}
+    search(**stored).fit(*numbers)
+    X, y = numbers
+    with pytest.raises(ValueError, match=r"study 's' .* other data .* another study_name"):
+        search(**stored).fit(X[:60], y[:60])
+
+
+def test_two_processes_work_on_one_study(tmp_path):
+    script = textwrap.dedent(f"""
+        from sklearn.datasets import make_classification
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import KFold
+        from optuna.distributions import FloatDistribution
+        from murakit import MuraSearchCV
+        search = MuraSearchCV(
+            LogisticRegression(), {{"C": FloatDistribution(1e-3, 1e2, log=True)}}, n_trials=12, cv=KFold(3),
+            storage="sqlite:///{tmp_path}/search.db", study_name="shared",
+        )
+        search.fit(*make_classification(120, random_state=0))
+        assert len(search.cv_results_["params"]) >= 12
+    """)
+    # The tables are made once beforehand: two processes that create them at once get in each other's way.
+    optuna.create_study(storage=f"sqlite:///{tmp_path}/search.db", study_name="other")
+    running = [subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) for _ in range(2)]
+    errors = [process.communicate()[1].decode() for process in running]
+    assert [process.returncode for process in running] == [0, 0], errors
+    study = optuna.load_study(storage=f"sqlite:///{tmp_path}/search.db", study_name="shared")
+    assert 12 <= len(study.trials) <= 13
+
+
+def test_a_timeout_ends_the_search_with_what_is_done(numbers):
+    import time
+
+    class Slow(LogisticRegression):
+        def fit(self, X, y):
+            time.sleep(0.05)
+            return super().fit(X, y)
+
+    found = MuraSearchCV(Slow(), C, n_trials=1000, cv=CV, timeout=0.4).fit(*numbers)
+    assert 1 <= len(found.cv_results_["params"]) < 20
+
+
+def test_callbacks_see_each_trial_and_may_stop_the_search(numbers):
+    seen = []
+
+    def callback(study, trial):
+        seen.append(trial.value)
+        if len(seen) == 2:
+            study.stop()
+
+    found = search(callbacks=[callback]).fit(*numbers)
+    assert seen == found.cv_results_["mean_test_score"].tolist() and len(seen) == 2
+
+
+def test_a_seed_repeats(numbers):
+    one, two = (search().fit(*numbers).cv_results_["params"] for _ in range(2))
+    assert one == two
+
+
+def test_trials_run_in_parallel_with_a_pruner(numbers):
+    found = search(n_jobs=2, pruner=optuna.pruners.NopPruner()).fit(*numbers)
+    assert (found.cv_results_["trial_state"] == "COMPLETE").sum() == 4
+
+
+def test_an_int_or_nothing_as_cv_means_patient_folds(images):
+    for cv, n_splits in ((2, 2), (None, 5)):
+        found = MuraSearchCV(
+            quick_classifier(max_epochs=1, early_stopping=False), {"lr": [1e-3]}, n_trials=1, cv=cv, refit=False
+        ).fit(images.data, images.target)
+        assert found.n_splits_ == n_splits
+    with pytest.raises(ValueError, match="patient of row 0 cannot be told"):
+        MuraSearchCV(LogisticRegression(), C, cv=2).fit(np.array([["a"], ["b"]] * 10), [0, 1] * 10)
+
+
+@pytest.mark.parametrize("routing", [False, True])
+def test_groups_reach_the_splitter(images, routing):
+    seen = []
+
+    class Watching(GroupKFold):
+        def split(self, X, y=None, groups=None):
+            seen.append(groups)
+            return super().split(X, y, groups)
+
+    with sklearn.config_context(enable_metadata_routing=routing):
+        MuraSearchCV(
+            quick_classifier(max_epochs=1), {"lr": [1e-3]}, n_trials=1, cv=Watching(2), refit=False, error_score="raise"
+        ).fit(images.data, images.target, groups=images.patients)
+        MuraSearchCV(
+            quick_classifier(max_epochs=1), {"lr": [1e-3]}, n_trials=1, cv=2, error_score="raise"
+        ).fit(images.data, images.target, groups=images.patients)
+    assert all((groups == images.patients).all() for groups in seen)
+
+
+def test_what_is_no_distribution_is_an_error(numbers):
+    with pytest.raises(ValueError, match=r"param_distributions\['C'\] is 3"):
+        MuraSearchCV(LogisticRegression(), {"C": 3}).fit(*numbers)
+
+
+def test_the_search_space_names_parameters_as_the_estimator_does():
+    clf = MuraClassifier()
+    space = search_space(clf)
+    assert isinstance(space["unfreeze"], CategoricalDistribution)
+    assert set(space) <= set(clf.get_params())
+    pipe = Pipeline([("same", FunctionTransformer()), ("clf", clf)])
+    assert set(search_space(pipe)) == {f"clf__{name}" for name in space}
+    with pytest.raises(ValueError, match="no MuraClassifier"):
+        search_space(LogisticRegression())
+
+
+def test_the_callers_optuna_is_left_as_it_was(numbers):
+    before = optuna.logging.get_verbosity()
+    search().fit(*numbers)
+    assert optuna.logging.get_verbosity() == before
