@@ -1,7 +1,7 @@
 """murakit: scikit-learn-style estimators for musculoskeletal radiographs."""
 
-from ._search import MuraSearchCV
-from ._trials import search_space
+from importlib import import_module
+
 from .classifier import MuraClassifier
 from .datasets import load_mura, load_radiographs
 from .images import UnreadableImage, read_image, read_square
@@ -29,3 +29,16 @@ __all__ = [
     "study_predictions",
     "study_scorer",
 ]
+
+# Imported when asked for: Optuna is of use to a search only.
+_LAZY = {"MuraSearchCV": "._search", "search_space": "._trials"}
+
+
+def __getattr__(name):
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name], __name__), name)
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -93,6 +93,10 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
         """Return the input tensor of all items."""
         raise NotImplementedError  # pragma: no cover - abstract
 
+    def _run_frozen_part(self, network, inputs):
+        """Return what the trained part of the network takes, where that can be had beforehand."""
+        return inputs
+
     def _load_batches(self, items):
         """Yield input tensors of successive batches of items."""
         raise NotImplementedError  # pragma: no cover - abstract
@@ -213,7 +217,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
                 else self._build_network(len(classes), seeds.network)
             )
             data = [
-                None if part is None else TrainingData(self._load(part.items), part.code, weight)
+                None if part is None else self._to_tensors(network, part, weight)
                 for part, weight in zip((train, valid), weights)
             ]
             net = self._make_net(network, classes, seeds, validated=valid is not None, one_epoch=one_epoch)
@@ -232,6 +236,10 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
             net.train_on(*data)
         self._keep(net, classes, train, valid, continued=continued, one_epoch=one_epoch)
         return self
+
+    def _to_tensors(self, network, part, weight):
+        inputs = self._run_frozen_part(network, self._load(part.items))
+        return TrainingData(inputs, part.code, weight)
 
     def _loss_weights(self, train, valid, classes):
         """Return the weights of the images of both sides, and the table that says them, if one does."""

@@ -212,7 +212,12 @@ class MuraSearchCV(BaseSearchCV):
         return self
 
     def get_metadata_routing(self):
-        """Return how metadata is routed, as scikit-learn's meta-estimators do."""
+        """Return how metadata is routed, as scikit-learn's meta-estimators do.
+
+        Returns
+        -------
+        routing : sklearn.utils.metadata_routing.MetadataRouter
+        """
         twin = copy.copy(self)
         twin.cv = self._splitter()
         return BaseSearchCV.get_metadata_routing(twin)

@@ -23,6 +23,9 @@ __all__ = ["MuraClassifier"]
 # Decoded images that may wait for the network while it predicts: enough to keep it busy.
 _BATCHES_AHEAD = 2
 
+# Bytes of activations of the frozen stages that a fit may keep in memory.
+_MOST_STORED = 2 * 2**30
+
 
 class MuraClassifier(NetClassifier):
     """Classifier of radiographs: a convolutional network trained from image paths.
@@ -37,7 +40,7 @@ class MuraClassifier(NetClassifier):
     backbone : {"resnet18", "resnet50"}, default="resnet18"
         The convolutional network.
     weights : "imagenet", path-like or None, default="imagenet"
-        torchvision's ImageNet weights (downloaded once), the file of a state dict (of
+        ImageNet weights of torchvision (downloaded once), the file of a state dict (of
         torchvision's model or of ``net_.module_``, with or without a matching last layer), or
         random weights.
     unfreeze : str, default="layer2"
@@ -99,7 +102,7 @@ class MuraClassifier(NetClassifier):
     warm_start : bool, default=False
         Go on from the weights of the last `fit`.
     callbacks : list or None, default=None
-        skorch callbacks; a string names a scikit-learn scorer to log each epoch.
+        Callbacks of skorch; a string names a scikit-learn scorer to log each epoch.
     verbose : int, default=0
         1: a progress bar over the epochs, or a line an epoch where output is not a terminal.
 
@@ -348,6 +351,23 @@ class MuraClassifier(NetClassifier):
             augmentation=None if self.augment is False else Augmentation(**strengths),
             seed=seed,
         )
+
+    def _run_frozen_part(self, network, images):
+        """Run the stages that never change over all images once, where nothing random comes before."""
+        network.freeze_below(self.unfreeze)
+        if network.augmentation is not None or self.head_epochs or not network.frozen:
+            return images
+        device = self._device()
+        network.eval().to(device)
+        with (
+            torch.no_grad(),
+            torch.autocast(torch.device(device).type, torch.bfloat16, self._autocast(device)),
+        ):
+            first = network.frozen_part(images[:1].to(device))
+            if first.numel() * first.element_size() * len(images) > _MOST_STORED:
+                return images
+            batches = (network.frozen_part(batch.to(device)) for batch in images.split(self.batch_size))
+            return torch.cat([batch.float().cpu() for batch in batches])
 
     # -- reading ----------------------------------------------------------------------------
 

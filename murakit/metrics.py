@@ -59,8 +59,9 @@ def study_predictions(y, proba, studies):
     if len(disagreeing):
         row = disagreeing[0]
         raise ValueError(
-            f"Study {studies[row]!r} has images labelled {plain(y_study[study[row]])!r} and {plain(y[row])!r} (row {row}): "
-            "a study has one label. Correct the labels, or score images instead of studies."
+            f"Study {studies[row]!r} has images labelled {plain(y_study[study[row]])!r} and "
+            f"{plain(y[row])!r} (row {row}): a study has one label. Correct the labels, or score images "
+            "instead of studies."
         )
     total = np.zeros((len(names), proba.shape[1]))
     np.add.at(total, study, proba)

@@ -43,8 +43,8 @@ class PatientKFold(BaseCrossValidator):
     >>> y = [1, 1, 1, 1, 0, 0, 0, 0]
     >>> for train, test in PatientKFold(2).split(X, y):
     ...     print(test)
-    [2 3 6 7]
     [0 1 4 5]
+    [2 3 6 7]
     """
 
     # With metadata routing on, `groups` arrive without set_split_request.
@@ -92,7 +92,17 @@ class PatientKFold(BaseCrossValidator):
             yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)
 
     def get_n_splits(self, X=None, y=None, groups=None):
-        """Return the number of folds."""
+        """Return the number of folds.
+
+        Parameters
+        ----------
+        X, y, groups : object, default=None
+            Not used; there for scikit-learn.
+
+        Returns
+        -------
+        n_splits : int
+        """
         return self.n_splits
 
 
@@ -117,7 +127,7 @@ class PatientShuffleSplit(BaseShuffleSplit):
     >>> from murakit import PatientShuffleSplit
     >>> X = [f"XR_HAND/patient{p:05d}/study1_negative" for p in range(10)]
     >>> [len(test) for _, test in PatientShuffleSplit(2, test_size=0.3, random_state=0).split(X, [0, 1] * 5)]
-    [4, 4]
+    [3, 3]
     """
 
     __metadata_request__split = {"groups": True}

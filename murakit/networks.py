@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-import torchvision
 from torch import nn
 
 __all__ = ["BACKBONES", "Backbone", "Radiograph", "build_radiograph"]
@@ -49,13 +48,23 @@ def _resnet_stages(model):
     return {"stem": stem, **{name: getattr(model, name) for name in ("layer1", "layer2", "layer3", "layer4")}}
 
 
+def _from_torchvision(name):
+    def build():
+        # Imported here because it takes longer than the rest of murakit together.
+        from torchvision.models import get_model
+
+        return get_model(name, weights=None)
+
+    return build
+
+
 _RESNET = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 BACKBONES = {
     entry.name: entry
     for entry in (
-        Backbone("resnet18", _RESNET, 512, torchvision.models.resnet18, _resnet_stages, "fc"),
-        Backbone("resnet50", _RESNET, 2048, torchvision.models.resnet50, _resnet_stages, "fc"),
+        Backbone("resnet18", _RESNET, 512, _from_torchvision("resnet18"), _resnet_stages, "fc"),
+        Backbone("resnet50", _RESNET, 2048, _from_torchvision("resnet50"), _resnet_stages, "fc"),
     )
 }
 
@@ -147,14 +156,33 @@ class Radiograph(nn.Module):
             x = self.augmentation(x, self.generator)
         return (x - self.mean) / self.std
 
-    def forward(self, images):
-        """Return the logits (b, k) of a batch of radiographs (b, 1, s, s), uint8."""
-        x = self.to_input(images)
+    def frozen_part(self, images):
+        """Return what the first trained stage takes: the output of the stages before it."""
+        if len(images) == 1 and self.frozen:
+            # Alone, an image takes another path through the kernels and differs in the last bits.
+            return self.frozen_part(images.expand(2, -1, -1, -1))[:1]
+        # Without this, autograd would keep the activations of stages that get no gradient.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            x = self.to_input(images)
+            for name, stage in self.stages.items():
+                if name in self.frozen:
+                    x = stage(x)
+            return self.pool(x) if len(self.frozen) == len(self.stages) else x
+
+    def forward(self, inputs):
+        """Return the logits (b, k) of a batch.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (b, 1, s, s), dtype uint8; or float32
+            Radiographs, or what `frozen_part` made of them.
+        """
+        x = self.frozen_part(inputs) if inputs.dtype == torch.uint8 else inputs
         for name, stage in self.stages.items():
-            # Without this, autograd would keep the activations of stages that get no gradient.
-            with torch.set_grad_enabled(torch.is_grad_enabled() and name not in self.frozen):
+            if name not in self.frozen:
                 x = stage(x)
-        return self.head(self.dropout(self.pool(x), self.generator))
+        features = x if x.ndim == 2 else self.pool(x)
+        return self.head(self.dropout(features, self.generator))
 
 
 def build_radiograph(backbone, n_classes, *, weights, unfreeze, dropout, augmentation, seed):
@@ -215,7 +243,9 @@ def _seeded(seed):
 
 
 def _imagenet_state(backbone):
-    weights = torchvision.models.get_model_weights(backbone).DEFAULT
+    from torchvision.models import get_model_weights
+
+    weights = get_model_weights(backbone).DEFAULT
     try:
         return weights.get_state_dict(progress=False, check_hash=True)
     except Exception as error:

@@ -50,7 +50,9 @@ def test_scores_are_those_of_cross_val_score(numbers):
 
 def test_the_table_of_results_has_the_columns_of_grid_search(numbers):
     ours = search(return_train_score=True).fit(*numbers).cv_results_
-    grid = GridSearchCV(LogisticRegression(), {"C": [1.0, 2.0]}, cv=CV, scoring="roc_auc", return_train_score=True)
+    grid = GridSearchCV(
+        LogisticRegression(), {"C": [1.0, 2.0]}, cv=CV, scoring="roc_auc", return_train_score=True
+    )
     theirs = grid.fit(*numbers).cv_results_
     assert set(ours) == set(theirs) | {"trial_number", "trial_state"}
     for key, column in theirs.items():
@@ -84,7 +86,12 @@ def test_hopeless_trials_are_pruned_between_folds(numbers):
             return trial.params["C"] < 1
 
     found = MuraSearchCV(
-        Counting(), {"C": [0.1, 10.0]}, n_trials=2, cv=CV, pruner=Hopeless(), refit=False,
+        Counting(),
+        {"C": [0.1, 10.0]},
+        n_trials=2,
+        cv=CV,
+        pruner=Hopeless(),
+        refit=False,
         sampler=optuna.samplers.GridSampler({"C": [0.1, 10.0]}, seed=0),
     ).fit(*numbers)
     assert sorted(fits) == [0.1, 10.0, 10.0, 10.0]
@@ -106,7 +113,9 @@ class FailsBelowOne(LogisticRegression):
 @pytest.mark.parametrize("pruner", [None, optuna.pruners.NopPruner()])
 def test_a_failed_trial_is_never_the_best_and_the_search_goes_on(numbers, pruner):
     sampler = optuna.samplers.GridSampler({"C": [0.1, 10.0]}, seed=0)
-    fails = MuraSearchCV(FailsBelowOne(), {"C": [0.1, 10.0]}, n_trials=2, cv=CV, sampler=sampler, pruner=pruner)
+    fails = MuraSearchCV(
+        FailsBelowOne(), {"C": [0.1, 10.0]}, n_trials=2, cv=CV, sampler=sampler, pruner=pruner
+    )
     with pytest.warns(sklearn.exceptions.FitFailedWarning, match="too small a machine"):
         fails.fit(*numbers)
     assert fails.best_params_ == {"C": 10.0}
@@ -254,7 +263,11 @@ def test_trials_run_in_parallel_with_a_pruner(numbers):
 def test_an_int_or_nothing_as_cv_means_patient_folds(images):
     for cv, n_splits in ((2, 2), (None, 5)):
         found = MuraSearchCV(
-            quick_classifier(max_epochs=1, early_stopping=False), {"lr": [1e-3]}, n_trials=1, cv=cv, refit=False
+            quick_classifier(max_epochs=1, early_stopping=False),
+            {"lr": [1e-3]},
+            n_trials=1,
+            cv=cv,
+            refit=False,
         ).fit(images.data, images.target)
         assert found.n_splits_ == n_splits
     with pytest.raises(ValueError, match="patient of row 0 cannot be told"):
@@ -272,7 +285,12 @@ def test_groups_reach_the_splitter(images, routing):
 
     with sklearn.config_context(enable_metadata_routing=routing):
         MuraSearchCV(
-            quick_classifier(max_epochs=1), {"lr": [1e-3]}, n_trials=1, cv=Watching(2), refit=False, error_score="raise"
+            quick_classifier(max_epochs=1),
+            {"lr": [1e-3]},
+            n_trials=1,
+            cv=Watching(2),
+            refit=False,
+            error_score="raise",
         ).fit(images.data, images.target, groups=images.patients)
         MuraSearchCV(
             quick_classifier(max_epochs=1), {"lr": [1e-3]}, n_trials=1, cv=2, error_score="raise"

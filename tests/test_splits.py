@@ -63,8 +63,10 @@ def test_a_seed_repeats_and_another_differs(random_studies):
     def tests(splitter):
         return [test.tolist() for _, test in splitter.split(X, y)]
 
-    for kind in (lambda seed: PatientKFold(3, shuffle=True, random_state=seed),
-                 lambda seed: PatientShuffleSplit(3, random_state=seed)):
+    for kind in (
+        lambda seed: PatientKFold(3, shuffle=True, random_state=seed),
+        lambda seed: PatientShuffleSplit(3, random_state=seed),
+    ):
         assert tests(kind(1)) == tests(kind(1)) != tests(kind(2))
 
 

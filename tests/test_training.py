@@ -331,3 +331,19 @@ def test_nothing_is_printed_by_default(images, capsys):
     quick_classifier().fit(images.data, images.target).predict(images.data)
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err == ""
+
+
+@pytest.mark.parametrize("unfreeze", ["layer4", "head"])
+def test_running_the_frozen_stages_once_changes_no_bit(images, monkeypatch, unfreeze):
+    options = {
+        "backbone": "resnet18",
+        "unfreeze": unfreeze,
+        "augment": False,
+        "image_size": 64,
+        "max_epochs": 3,
+    }
+    once = quick_classifier(**options).fit(images.data, images.target)
+    monkeypatch.setattr("murakit.classifier._MOST_STORED", 0)
+    every_epoch = quick_classifier(**options).fit(images.data, images.target)
+    assert same_state(state_of(once), state_of(every_epoch))
+    assert once.history_["valid_loss"].tolist() == every_epoch.history_["valid_loss"].tolist()

@@ -1,0 +1,146 @@
+"""Networks are torchvision's, taken apart; weights fit or say why they don't."""
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from helpers import quick_classifier
+from torch import nn
+
+from murakit.networks import BACKBONES, Radiograph, build_radiograph
+
+
+def build(backbone="resnet18", **params):
+    options = {"weights": None, "unfreeze": "all", "dropout": 0.0, "augmentation": None, "seed": 0}
+    return build_radiograph(backbone, 2, **{**options, **params})
+
+
+def save(state, tmp_path, name="weights.pth"):
+    torch.save(state, tmp_path / name)
+    return tmp_path / name
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+def test_logits_are_torchvisions(backbone, tmp_path):
+    torch.manual_seed(0)
+    model = torchvision.models.get_model(backbone, weights=None)
+    model.fc = nn.Linear(model.fc.in_features, 2)
+    network = build(backbone, weights=save(model.state_dict(), tmp_path)).eval()
+    images = torch.randint(0, 256, (3, 1, 64, 64), dtype=torch.uint8)
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    with torch.no_grad():
+        expected = model.eval()((images.expand(-1, 3, -1, -1) / 255 - mean) / std)
+        torch.testing.assert_close(network(images), expected)
+
+
+def test_stages_are_in_order():
+    for name, backbone in BACKBONES.items():
+        assert list(build(name).stages) == list(backbone.stages)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda s: s, lambda s: {"state_dict": s}, lambda s: {f"module.{k}": v for k, v in s.items()}]
+)
+def test_a_state_dict_loads_in_the_forms_that_it_is_saved_in(wrap, tmp_path):
+    model = torchvision.models.resnet18(weights=None)
+    network = build(weights=save(wrap(model.state_dict()), tmp_path))
+    assert torch.equal(network.stages["layer1"][0].conv1.weight, model.layer1[0].conv1.weight)
+
+
+def test_a_state_dict_without_or_with_another_last_layer_leaves_the_head_new(tmp_path):
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    fresh = build().head.weight
+    with_imagenet = build(weights=save(state, tmp_path)).head.weight
+    without = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    assert torch.equal(with_imagenet, fresh)
+    assert torch.equal(build(weights=save(without, tmp_path)).head.weight, fresh)
+
+
+def test_half_precision_weights_load_into_single(tmp_path):
+    state = {
+        key: value.half() for key, value in torchvision.models.resnet18(weights=None).state_dict().items()
+    }
+    assert build(weights=save(state, tmp_path)).stages["stem"][0].weight.dtype == torch.float32
+
+
+def test_a_trained_networks_own_state_dict_loads_with_its_head(images, tmp_path):
+    clf = quick_classifier(backbone="resnet18", unfreeze="head").fit(images.data, images.target)
+    path = save(clf.net_.module_.state_dict(), tmp_path)
+    again = quick_classifier(backbone="resnet18", unfreeze="head", weights=path, lr=1e-12, weight_decay=0.0)
+    again.fit(images.data, images.target)
+    np.testing.assert_allclose(again.predict_proba(images.data), clf.predict_proba(images.data), atol=1e-6)
+
+
+def test_weights_of_another_backbone_are_refused(tmp_path):
+    path = save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path)
+    with pytest.raises(ValueError, match=r"does not fit resnet50: \d+ entries are missing"):
+        build("resnet50", weights=path)
+
+
+def test_a_file_that_could_run_code_is_refused(tmp_path):
+    path = save(torchvision.models.resnet18(weights=None), tmp_path)  # the model, not its state dict
+    with pytest.raises(ValueError, match="cannot be read as a state dict .* run code"):
+        build(weights=path)
+
+
+def test_a_file_that_holds_no_state_dict_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds no state dict"):
+        build(weights=save([1, 2, 3], tmp_path))
+
+
+@pytest.mark.real_data
+def test_the_restored_imagenet_weights_load(real_data):
+    path = real_data / "resnet18_imagenet_restored.pth"
+    if not path.exists():
+        pytest.skip(f"no {path.name}")
+    state = torch.load(path, weights_only=True)
+    network = build(weights=path)
+    assert torch.equal(network.stages["layer3"][0].conv1.weight, state["layer3.0.conv1.weight"].float())
+
+
+def test_imagenet_weights_are_asked_of_torchvision(monkeypatch):
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    asked = []
+
+    def download(url, **kwargs):
+        asked.append(url)
+        return state
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
+    network = build(weights="imagenet")
+    assert asked == [torchvision.models.ResNet18_Weights.DEFAULT.url]
+    assert torch.equal(network.stages["stem"][0].weight, state["conv1.weight"])
+
+
+def test_frozen_stages_stay_in_eval_mode_and_get_no_gradient():
+    network = build(unfreeze="layer3").train()
+    assert not any(
+        m.training for name in ("stem", "layer1", "layer2") for m in network.stages[name].modules()
+    )
+    assert all(m.training for m in network.stages["layer3"].modules())
+    network(torch.zeros(2, 1, 64, 64, dtype=torch.uint8)).sum().backward()
+    graded = {name for name, p in network.named_parameters() if p.grad is not None}
+    assert {name.split(".")[1] for name in graded if name.startswith("stages")} == {"layer3", "layer4"}
+
+
+def test_the_frozen_part_and_the_rest_make_the_whole():
+    images = torch.randint(0, 256, (3, 1, 64, 64), dtype=torch.uint8)
+    for unfreeze in ("all", "layer2", "head"):
+        network = build(unfreeze=unfreeze).eval()
+        with torch.no_grad():
+            assert torch.equal(network(network.frozen_part(images)), network(images))
+            assert torch.equal(network.frozen_part(images[:1]), network.frozen_part(images)[:1])
+
+
+def test_dropout_draws_from_the_networks_generator():
+    network = Radiograph({"one": nn.Identity()}, 3, 2, dropout=0.5).train()
+    images = torch.full((64, 1, 8, 8), 200, dtype=torch.uint8)
+    outputs = []
+    for seed in (0, 0, 1):
+        network.generator = torch.Generator().manual_seed(seed)
+        outputs.append(network(images))
+    assert torch.equal(outputs[0], outputs[1]) and not torch.equal(outputs[0], outputs[2])
+    dropped = network.dropout(torch.ones(10_000), torch.Generator().manual_seed(0))
+    assert dropped.mean() == pytest.approx(1, abs=0.05) and set(dropped.tolist()) == {0.0, 2.0}
+    assert torch.equal(network.dropout.eval()(torch.ones(5)), torch.ones(5))

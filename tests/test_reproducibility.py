@@ -1,0 +1,109 @@
+"""A seed decides everything, in any process, and nobody else's random state is touched."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from helpers import quick_classifier, same_state, state_of
+from sklearn.base import clone
+from sklearn.model_selection import cross_validate
+
+from murakit import PatientKFold, _base
+
+
+@pytest.fixture
+def threads_as_at_import():
+    before = torch.get_num_threads()
+    torch.set_num_threads(_base._THREADS_AT_IMPORT)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(images):
+    fitted = [
+        quick_classifier(random_state=seed, dropout=0.3).fit(images.data, images.target) for seed in (0, 0, 1)
+    ]
+    one, same, other = map(state_of, fitted)
+    assert same_state(one, same)
+    assert not same_state(one, other)
+    assert set(fitted[0].validation_patients_) != set(fitted[2].validation_patients_)
+
+
+def test_without_a_seed_two_fits_differ(images):
+    one, two = (quick_classifier(random_state=None).fit(images.data, images.target) for _ in range(2))
+    assert not same_state(state_of(one), state_of(two))
+
+
+def test_folds_in_worker_processes_repeat_bit_for_bit(images, threads_as_at_import):
+    clf = quick_classifier(backbone="resnet18", unfreeze="layer3", max_epochs=1, random_state=3)
+    states = []
+    for n_jobs in (None, 2):
+        folds = cross_validate(
+            clf,
+            images.data,
+            images.target,
+            cv=PatientKFold(2),
+            n_jobs=n_jobs,
+            return_estimator=True,
+            error_score="raise",
+        )
+        states.append([state_of(fold) for fold in folds["estimator"]])
+    for here, there in zip(*states):
+        assert same_state(here, there)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2, -1])
+def test_the_number_of_reading_threads_does_not_matter(images, n_jobs):
+    reference = quick_classifier(n_jobs=None).fit(images.data, images.target)
+    other = quick_classifier(n_jobs=n_jobs).fit(images.data, images.target)
+    assert same_state(state_of(reference), state_of(other))
+    np.testing.assert_array_equal(reference.predict_proba(images.data), other.predict_proba(images.data))
+
+
+def test_the_callers_random_states_and_threads_are_untouched(images):
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    before = (
+        random.getstate(),
+        np.random.get_state()[1].copy(),
+        torch.get_rng_state(),
+        torch.get_num_threads(),
+    )
+    for seed in (0, None):
+        quick_classifier(random_state=seed, dropout=0.5).fit(images.data, images.target).predict(images.data)
+    assert random.getstate() == before[0]
+    assert (np.random.get_state()[1] == before[1]).all()
+    assert torch.equal(torch.get_rng_state(), before[2])
+    assert torch.get_num_threads() == before[3]
+
+
+def test_the_callers_seed_does_not_change_the_result(images):
+    states = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        states.append(state_of(quick_classifier(dropout=0.5).fit(images.data, images.target)))
+    assert same_state(*states)
+
+
+def test_a_random_state_instance_moves_on(images):
+    clf = quick_classifier(random_state=np.random.RandomState(0))
+    first = state_of(clf.fit(images.data, images.target))
+    assert not same_state(first, state_of(clf.fit(images.data, images.target)))
+
+
+def test_a_clone_of_a_fitted_classifier_is_unfitted(images):
+    clf = quick_classifier().fit(images.data, images.target)
+    copy = clone(clf)
+    assert not [name for name in vars(copy) if name.endswith("_")]
+    assert copy.get_params() == clf.get_params()
+    assert same_state(state_of(copy.fit(images.data, images.target)), state_of(clf))
+
+
+def test_fit_changes_no_parameter(images):
+    clf = quick_classifier(callbacks=["roc_auc"], augment={"rotation": 30})
+    before = dict(clf.get_params())
+    clf.fit(images.data, images.target)
+    assert clf.get_params() == before
