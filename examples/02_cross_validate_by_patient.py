@@ -13,7 +13,7 @@ Without ``--data`` the radiographs are synthetic, and so are the scores. For res
 # not touched: cross-validation compares models without using it up.
 from _common import classifier, data_folder, example_parser, load, parse, whole_number
 
-parser = example_parser(__doc__, "02_cross_validate_by_patient", epochs=12, image_size=64, n_patients=110)
+parser = example_parser(__doc__, "02_cross_validate_by_patient", epochs=15, image_size=48, n_patients=60)
 parser.add_argument("--folds", type=whole_number(2), default=3, help="number of folds (default: %(default)s)")
 args = parse(parser)
 if args.resume:
@@ -54,13 +54,14 @@ for name, cv in splitters.items():
 # probability is the mean over their images. The latter is what a paper reports.
 #
 # All folds train for the same number of epochs, without early stopping, so that nothing but the split
-# differs.
+# differs; and without augmentation. Few patients, many epochs and images that never change are what makes
+# a network learn patients by heart; with more data and augmentation the gap is smaller, not gone.
 import pandas as pd
 from sklearn.model_selection import cross_validate
 
 from murakit import study_scorer
 
-clf = classifier(args, early_stopping=False)
+clf = classifier(args, early_stopping=False, augment=False)
 scoring = {"image": "roc_auc", "study": study_scorer("roc_auc")}
 lines = []
 for name, cv in splitters.items():
@@ -86,18 +87,17 @@ table.to_csv(args.output_dir / "splits.csv")
 print(f"\nMean of {args.folds} folds, trained for {clf.max_epochs} epochs each:")
 print(table.to_string(float_format="{:.3f}".format))
 
-honest, claimed = table.loc["PatientKFold", "AUROC study"], table.loc["KFold, by image", "AUROC study"]
+honest, groups, claimed = table["AUROC study"]
 print(f"\nBy patient {honest:.3f}, image by image {claimed:.3f}: a difference of {claimed - honest:+.3f}.")
-spread = table.loc["PatientKFold", "highest fold"] - table.loc["PatientKFold", "lowest fold"]
 if args.quick:
     print("With --quick nothing is learnt, and the difference means nothing.")
-elif claimed - honest > max(0.02, spread / 2):
+elif claimed - max(honest, groups) > 0.02:
     print(
         "The split by images claims more because its test images show patients that the model was trained on:\n"
         "it remembers them and their label. On new patients that is worth nothing."
     )
 else:
     print(
-        f"That is no more than folds differ among themselves ({spread:.3f}): this model has not learnt its\n"
-        "patients by heart, or few of them have several images. Nothing but a split by patient can tell."
+        "That is too little to tell from chance here: this model has not learnt its patients by heart, or few\n"
+        "of them have several images. Only a split by patient makes sure."
     )

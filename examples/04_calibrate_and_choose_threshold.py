@@ -14,7 +14,7 @@ for use on patients is chosen and proven on data of the place where it is to be 
 from _common import classifier, data_folder, example_parser, load, parse, share, whole_number
 
 parser = example_parser(
-    __doc__, "04_calibrate_and_choose_threshold", epochs=10, image_size=64, n_patients=240
+    __doc__, "04_calibrate_and_choose_threshold", epochs=12, image_size=64, n_patients=240
 )
 parser.add_argument("--sensitivity", type=share, default=0.9, help="wanted at least (default: %(default)s)")
 parser.add_argument(
@@ -57,11 +57,12 @@ for name, (X, y) in sets.items():
 # %%
 # Calibrate
 # ---------
-# Each fold trains a network, which then speaks about the patients that it has not seen; on all of these
-# probabilities together the calibration is learnt (``ensemble=False``), and applied to a network that is
-# trained on all of "fit". Temperature scaling divides the log-odds by one number: it makes a network
-# less, or more, sure of itself, and never changes which of two studies is the more suspicious one.
-# ``--method sigmoid`` also shifts them, ``--method isotonic`` needs a thousand studies or more.
+# Each fold trains a network on two thirds of the patients, and learns the calibration from what that
+# network says about the others, whom it has not seen. The result is the mean of the calibrated networks.
+#
+# Temperature scaling divides the log-odds by one number: it makes a network less, or more, sure of itself,
+# and never changes which of two studies one network finds the more suspicious. ``--method sigmoid`` also shifts the
+# log-odds; ``--method isotonic`` fits any rising curve, and needs a thousand studies or more for it.
 from sklearn.calibration import CalibratedClassifierCV
 
 from murakit import PatientKFold
@@ -70,19 +71,20 @@ calibrated = CalibratedClassifierCV(
     classifier(args),
     method=args.method,
     cv=PatientKFold(n_folds, shuffle=True, random_state=args.seed),
-    ensemble=False,
 )
 calibrated.fit(*sets["fit"])
 
 # %%
-# The very same network with and without calibration, on ``valid``. The Brier score is the mean squared
+# The very same networks with and without calibration, on ``valid``. The Brier score is the mean squared
 # error of the probability, log loss punishes being sure and wrong; smaller is better for both.
+import numpy as np
 import pandas as pd
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
-network = calibrated.calibrated_classifiers_[0].estimator
 X_valid, y_valid = sets["valid"]
-before, after = (model.predict_proba(X_valid)[:, 1] for model in (network, calibrated))
+networks = [pair.estimator for pair in calibrated.calibrated_classifiers_]
+before = np.mean([network.predict_proba(X_valid)[:, 1] for network in networks], axis=0)
+after = calibrated.predict_proba(X_valid)[:, 1]
 calibration = pd.DataFrame(
     {
         "Brier": [brier_score_loss(y_valid, p) for p in (before, after)],
@@ -90,13 +92,13 @@ calibration = pd.DataFrame(
         "AUROC": [roc_auc_score(y_valid, p) for p in (before, after)],
         "mean P(abnormal)": [before.mean(), after.mean()],
     },
-    index=["network", f"calibrated ({args.method})"],
+    index=["networks", f"calibrated ({args.method})"],
 )
 print(f"\nOn valid, where {y_valid.mean():.3f} of the studies are abnormal:")
 print(calibration.to_string(float_format="{:.3f}".format))
 if calibration["log loss"].iloc[1] > calibration["log loss"].iloc[0]:
     print(
-        "Calibration did not help here: the network was well calibrated, or its folds had too few patients."
+        "Calibration did not help here: the networks were well calibrated, or their folds had too few patients."
     )
 
 # %%

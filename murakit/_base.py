@@ -5,10 +5,7 @@ feed numbers, can run over the same code.
 """
 
 import copy
-import os
-from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,29 +14,12 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from ._data import Images, check_groups, check_labels, plain
+from ._data import Images, check_comparable, check_groups, check_labels, plain
+from ._machine import autocasts, repeatable_threads, resolve_device, seeds_of
 from ._progress import EpochProgress
-from ._scoring import as_scorer
 from ._splits import patient_holdout
-from ._training import OPTIMIZERS, TrainingData, TrainingNet
+from ._training import OPTIMIZERS, TrainingData, TrainingNet, check_callbacks
 from ._weights import class_table, region_table, region_weights
-
-# Sums in PyTorch depend, in the last bits, on the number of threads, and joblib gives its worker
-# processes fewer. A fit with a seed uses the threads of the process that imported murakit first;
-# the workers inherit that number here, and wait without spinning, for spinning threads that share
-# a core are five times slower.
-_THREADS_AT_IMPORT = torch.get_num_threads()
-_SHARED_THREADS = int(os.environ.setdefault("MURAKIT_NUM_THREADS", str(_THREADS_AT_IMPORT)))
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-class Seeds(NamedTuple):
-    """Independent sources of randomness, all from ``random_state``."""
-
-    split: np.random.Generator
-    order: np.random.Generator
-    network: int
-    torch: int
 
 
 class NetClassifier(ClassifierMixin, BaseEstimator):
@@ -73,8 +53,8 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
 
     # -- what a subclass says ---------------------------------------------------------------
 
-    def _read_samples(self, X, *, reset=False):
-        """Return the `Samples` of an X; with ``reset``, of a fit."""
+    def _read_samples(self, X, *, reset=False, training=False):
+        """Return the `Samples` of an X; with ``reset``, of a fit that begins anew."""
         raise NotImplementedError  # pragma: no cover - abstract
 
     def _patients_of(self, items):
@@ -93,7 +73,11 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
         """Return the input tensor of all items."""
         raise NotImplementedError  # pragma: no cover - abstract
 
-    def _run_frozen_part(self, network, inputs):
+    def _continue_network(self, network):
+        """Give a trained network the parameters that may change between two fits."""
+        return network
+
+    def _run_frozen_part(self, network, inputs, *, augmented):
         """Return what the trained part of the network takes, where that can be had beforehand."""
         return inputs
 
@@ -106,19 +90,25 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
     def fit(self, X, y, groups=None, X_val=None, y_val=None, groups_val=None, sample_weight=None):
         """Train on X and y; see `MuraClassifier.fit`."""
         self._validate_params()
-        self._check_callbacks()
+        check_callbacks(self.callbacks, self.monitor)
+        self._device()
         continued = self.warm_start and hasattr(self, "net_")
+        if X_val is None and (y_val is not None or groups_val is not None):
+            raise ValueError("y_val or groups_val was passed without X_val: pass the validation samples too.")
         data, classes = self._prepare(X, y, groups, sample_weight, reset=not continued)
         if len(np.unique(data.code)) < 2:
             raise ValueError(
                 f"y holds only one class, {plain(classes[data.code[0]])!r}: a classifier needs two classes or "
                 "more. Load the other label too, or check how y was made."
             )
-        seeds = self._seeds()
+        seeds = seeds_of(self.random_state, self.n_epochs_ if continued else None)
         if X_val is not None:
-            train, valid = data, self._given_validation(data, groups, X_val, y_val, groups_val, classes)
+            train, valid = (
+                data,
+                self._given_validation(data, groups, X_val, y_val, groups_val, classes, continued),
+            )
         elif self.early_stopping:
-            train, valid = self._hold_out(data, seeds.split, self.validation_patients_ if continued else None)
+            train, valid = self._hold_out(data, seeds.split, continued)
         else:
             train, valid = data, None
         return self._train(train, valid, classes, seeds, continued=continued)
@@ -126,14 +116,26 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
     def partial_fit(self, X, y, classes=None, groups=None, sample_weight=None):
         """Train for one more epoch; see `MuraClassifier.partial_fit`."""
         self._validate_params()
-        self._check_callbacks()
+        check_callbacks(self.callbacks, self.monitor)
+        self._device()
         continued = hasattr(self, "net_")
         data, classes = self._prepare(X, y, groups, sample_weight, reset=not continued, classes=classes)
-        return self._train(data, None, classes, self._seeds(), continued=continued, one_epoch=True)
+        if len(classes) < 2:
+            raise ValueError(
+                f"y holds only one class, {plain(classes[0])!r}: name all of them in classes= on the first call."
+            )
+        return self._train(
+            data,
+            None,
+            classes,
+            seeds_of(self.random_state, self.n_epochs_ if continued else None),
+            continued=continued,
+            one_epoch=True,
+        )
 
     def _prepare(self, X, y, groups, sample_weight, *, reset, classes=None):
         """Check a data set, and spread its labels, weights and patients over its images."""
-        samples = self._read_samples(X, reset=reset)
+        samples = self._read_samples(X, reset=reset, training=True)
         y = check_labels(y, samples.n_rows)
         classes = np.unique(y if classes is None else np.asarray(classes))
         remedy = "Map it to one of them or leave the row out."
@@ -168,14 +170,25 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
             # Only a split needs them, and raises then.
             return None
 
-    def _hold_out(self, data, rng, before=None):
+    def _hold_out(self, data, rng, continued):
         if data.patients is None:
             self._patients_of(data.items)  # raises, naming the row
-        # A warm start has been trained on the other patients: another split would validate on them.
-        held = np.isin(data.patients, before) if before is not None else np.zeros(len(data.code), dtype=bool)
+        held = np.zeros(len(data.code), dtype=bool)
+        free = ~held
+        if continued:
+            # A patient who has been trained on can no longer tell how good the network is.
+            free = ~np.isin(data.patients, self._patients_before())
+            if self.validation_patients_ is not None:
+                held = np.isin(data.patients, self.validation_patients_)
+            if not free.any():
+                raise ValueError(
+                    "warm_start: the network has been trained on every patient of X, so none can be held out. "
+                    "Pass X_val and y_val of other patients, or set early_stopping=False."
+                )
         if not held.any():
-            regions = self._regions_of(data.items)
-            held = patient_holdout(data.patients, data.code, regions, self.validation_fraction, rng)
+            part = data.take(free)
+            regions = self._regions_of(part.items)
+            held[free] = patient_holdout(part.patients, part.code, regions, self.validation_fraction, rng)
         lacking = np.setdiff1d(data.code, data.code[~held])
         if not held.any() or len(lacking):
             raise ValueError(
@@ -185,7 +198,16 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
             )
         return data.take(~held), data.take(held)
 
-    def _given_validation(self, data, groups, X_val, y_val, groups_val, classes):
+    def _patients_before(self):
+        """Return the patients that a warm start has been trained on; raise where they are not known."""
+        if self.train_patients_ is None:
+            raise ValueError(
+                "warm_start: the patients of an earlier fit are not known, so that validation could not be kept "
+                "apart from them. Pass groups= in every fit, or set early_stopping=False."
+            )
+        return self.train_patients_
+
+    def _given_validation(self, data, groups, X_val, y_val, groups_val, classes, continued):
         if y_val is None:
             raise ValueError("X_val was passed without y_val: pass the labels of the validation samples too.")
         samples = self._read_samples(X_val)
@@ -193,31 +215,41 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
         unknown = np.setdiff1d(y_val, classes)
         if len(unknown):
             raise ValueError(f"y_val has the labels {unknown.tolist()}, which y does not have.")
-        if groups is not None and groups_val is not None:
-            ours = data.patients
+        if (groups is None) != (groups_val is None):
+            missing = "groups_val" if groups_val is None else "groups"
+            raise ValueError(
+                f"{missing} is missing: pass the patients of X as groups= and those of X_val as groups_val=, or "
+                "neither, so that both are read from the paths."
+            )
+        if groups is not None:
             theirs = check_groups(groups_val, samples.n_rows, name="groups_val")[samples.row]
+            check_comparable(data.patients, theirs)
+            ours = data.patients
         else:
             ours, theirs = self._patients_of(data.items), self._patients_of(samples.items)
+        if continued:
+            ours = np.concatenate([ours, self._patients_before()])
         shared = np.intersect1d(ours.astype(str), theirs.astype(str))
         if len(shared):
             raise ValueError(
-                f"{len(shared)} patients are in X and in X_val ({', '.join(shared[:3])}): the validation score "
-                "would be that of known patients. Split by patient, for example with PatientShuffleSplit."
+                f"{len(shared)} patients are in X and in X_val, or were trained on before ({', '.join(shared[:3])}): "
+                "the validation score would be that of known patients. Split by patient, for example with "
+                "PatientShuffleSplit."
             )
         code = np.searchsorted(classes, y_val)[samples.row]
         return Images(samples.items, code, np.ones(len(code)), theirs)
 
     def _train(self, train, valid, classes, seeds, *, continued, one_epoch=False):
         weights, table = self._loss_weights(train, valid, classes)
-        with self._repeatable_threads():
+        with repeatable_threads(self.random_state):
             # The estimator's own network stays as it is until the training has come to its end.
             network = (
-                copy.deepcopy(self.net_.module_)
+                self._continue_network(copy.deepcopy(self.net_.module_))
                 if continued
                 else self._build_network(len(classes), seeds.network)
             )
             data = [
-                None if part is None else self._to_tensors(network, part, weight)
+                None if part is None else self._to_tensors(network, part, weight, augmented=part is train)
                 for part, weight in zip((train, valid), weights)
             ]
             net = self._make_net(network, classes, seeds, validated=valid is not None, one_epoch=one_epoch)
@@ -231,15 +263,25 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
             )
             network.generator = torch.Generator().manual_seed(seeds.torch)
             net.initialize()
-            if one_epoch and continued and getattr(self, "_optimizer_state", None) is not None:
-                net.optimizer_.load_state_dict(self._optimizer_state)
+            if one_epoch and continued:
+                self._resume_optimizer(net)
             net.train_on(*data)
         self._keep(net, classes, train, valid, continued=continued, one_epoch=one_epoch)
         return self
 
-    def _to_tensors(self, network, part, weight):
-        inputs = self._run_frozen_part(network, self._load(part.items))
+    def _to_tensors(self, network, part, weight, *, augmented):
+        inputs = self._run_frozen_part(network, self._load(part.items), augmented=augmented)
         return TrainingData(inputs, part.code, weight)
+
+    def _resume_optimizer(self, net):
+        """Take up the momenta of the last partial_fit, where the optimizer is still the same."""
+        kept = getattr(self, "_optimizer_state", None)
+        if kept is None or kept[0] != (self.optimizer, net.unfreeze):
+            return
+        rates = [(group["lr"], group["weight_decay"]) for group in net.optimizer_.param_groups]
+        net.optimizer_.load_state_dict(kept[1])
+        for group, (rate, decay) in zip(net.optimizer_.param_groups, rates):
+            group["lr"], group["weight_decay"] = rate, decay
 
     def _loss_weights(self, train, valid, classes):
         """Return the weights of the images of both sides, and the table that says them, if one does."""
@@ -249,10 +291,16 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
             weights = [region_weights(table, part.code, self._regions_of(part.items)) for part in parts]
             by_class = False
         else:
-            table = class_table(self.class_weight, train.code, classes)
+            table = class_table(self.class_weight, train.code, classes, train.weight)
             weights = [table[part.code] for part in parts]
-            by_class = all((part.weight == 1).all() for part in parts)
-        weights = [weight * part.weight for weight, part in zip(weights, parts)]
+            by_class = (table > 0).all() and all((part.weight == 1).all() for part in parts)
+        weights = [(weight * part.weight).astype(np.float32) for weight, part in zip(weights, parts)]
+        for weight, side in zip(weights, ("training", "validation")):
+            if not weight.sum() > 0:
+                raise ValueError(
+                    f"class_weight and sample_weight leave the {side} images without any weight. "
+                    "Give the classes that occur weights above zero."
+                )
         return [*weights, None], table if by_class else None
 
     def _make_net(self, network, classes, seeds, *, validated, one_epoch):
@@ -292,7 +340,8 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
 
     def _keep(self, net, classes, train, valid, *, continued, one_epoch):
         """Set the fitted attributes: only now, so that a failed fit leaves none."""
-        self._optimizer_state = net.optimizer_.state_dict() if one_epoch else None
+        state = net.optimizer_.state_dict() if one_epoch else None
+        self._optimizer_state = state and ((self.optimizer, net.unfreeze), state)
         best, score = net.best_epoch_, net.best_score_
         history = pd.DataFrame([{k: v for k, v in row.items() if k != "batches"} for row in net.history])
         history = history.drop(columns=[c for c in history if c.endswith("_batch_count")])
@@ -310,62 +359,22 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
         elif scored is not None and self.monitor == "loss":
             scored = -scored
         self.validation_score_ = scored
-        self.train_patients_ = train.patient_names()
-        self.validation_patients_ = None if valid is None else valid.patient_names()
+        trained = train.patient_names()
+        if continued and trained is not None:
+            trained = None if self.train_patients_ is None else np.union1d(self.train_patients_, trained)
+        held = valid.patient_names() if valid is not None else getattr(self, "validation_patients_", None)
+        if valid is None and held is not None:
+            held = np.setdiff1d(held, trained) if continued and trained is not None else None
+        self.train_patients_ = trained
+        self.validation_patients_ = held
 
-    def _check_callbacks(self):
-        for scoring in (*(self.callbacks or ()), *(() if self.monitor == "loss" else (self.monitor,))):
-            if isinstance(scoring, str):
-                as_scorer(scoring)
+    # -- the machine ------------------------------------------------------------------------
 
-    # -- randomness and the machine ---------------------------------------------------------
-
-    def _seeds(self):
-        state = self.random_state
-        if state is None:
-            # Fresh entropy: NumPy's global state is the caller's.
-            sequence = np.random.SeedSequence()
-        elif isinstance(state, Integral):
-            sequence = np.random.SeedSequence(int(state))
-        else:
-            sequence = np.random.SeedSequence(int(state.randint(2**31 - 1)))
-        split, order, network, generator = sequence.spawn(4)
-        return Seeds(
-            np.random.default_rng(split),
-            np.random.default_rng(order),
-            int(network.generate_state(1)[0]),
-            int(generator.generate_state(1)[0]),
-        )
-
-    @contextmanager
-    def _repeatable_threads(self):
-        before = torch.get_num_threads()
-        # A number that the caller set in this process is the caller's wish.
-        wished = before != _THREADS_AT_IMPORT
-        if self.random_state is not None and not wished and before != _SHARED_THREADS:
-            torch.set_num_threads(_SHARED_THREADS)
-        try:
-            yield
-        finally:
-            if torch.get_num_threads() != before:
-                torch.set_num_threads(before)
-
-    def _device(self):
-        if str(self.device) == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        device = torch.device(self.device)
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(
-                f"device={self.device!r}, but PyTorch sees no GPU here. Pass device='auto' or 'cpu'."
-            )
-        return str(device)
+    def _device(self, *, predicting=False):
+        return resolve_device(self.device, predicting=predicting)
 
     def _autocast(self, device):
-        on_gpu = torch.device(device).type == "cuda"
-        if self.precision == "auto":
-            # On CPUs without the instructions bfloat16 is many times slower.
-            return on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-        return self.precision == "bfloat16"
+        return autocasts(self.precision, device)
 
     # -- predicting -------------------------------------------------------------------------
 
@@ -373,7 +382,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
         """Return the logarithm of the mean probability over the images of each row."""
         check_is_fitted(self)
         samples = self._read_samples(X)
-        device = self._device()
+        device = self._device(predicting=True)
         network, done = self.net_.module_, []
         try:
             network.to(device)
@@ -407,6 +416,9 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
         """Return the log-odds of the second class, or the log-probability of each of more than two."""
         scores = self._log_proba(X)
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "net_")
 
     def __getstate__(self):
         state = dict(super().__getstate__())

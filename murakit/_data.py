@@ -69,4 +69,19 @@ def check_groups(groups, n_rows, name="groups"):
             f"{name}: row {missing[0]} has no patient (NaN or None). A sample of an unknown patient could leak: "
             "name the patient or leave the row out."
         )
-    return groups
+    # pandas turns whole numbers into floats beside a missing value: 7 and 7.0 are one patient.
+    named = np.empty(n_rows, dtype=object)
+    named[:] = [
+        int(group) if isinstance(group, float | np.floating) and group == int(group) else plain(group)
+        for group in groups
+    ]
+    return named
+
+
+def check_comparable(groups, groups_val):
+    kinds = [{isinstance(group, str) for group in part} for part in (groups, groups_val)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            "groups and groups_val name patients by text and by numbers, which are never equal. "
+            "Convert both to one type."
+        )

@@ -14,11 +14,14 @@ class FixedPredictions(ClassifierMixin, BaseEstimator):
     ----------
     classes : ndarray of shape (k,)
     proba : ndarray of shape (n, k)
+    threshold : float or None
+        Probability of the second of two classes from which on it is predicted.
     """
 
-    def __init__(self, classes, proba):
+    def __init__(self, classes, proba, threshold=None):
         self.classes = classes
         self.proba = proba
+        self.threshold = threshold
 
     @property
     def classes_(self):
@@ -31,6 +34,8 @@ class FixedPredictions(ClassifierMixin, BaseEstimator):
         return self.proba
 
     def predict(self, X):
+        if self.threshold is not None:
+            return self.classes[(self.proba[:, 1] >= self.threshold).astype(int)]
         return self.classes[self.proba.argmax(axis=1)]
 
 

@@ -3,7 +3,6 @@
 import copy
 import time
 import warnings
-from contextlib import contextmanager
 from numbers import Integral
 
 import joblib
@@ -17,7 +16,19 @@ from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils.validation import indexable
 
 from ._progress import progress_bar
-from ._trials import Folds, as_distributions, as_json, failed, quiet_optuna, score
+from ._trials import (
+    Folds,
+    as_distributions,
+    as_json,
+    check_refit,
+    claim,
+    failed,
+    quiet_optuna,
+    sampler_seed_of,
+    score,
+    settings_of,
+    stoppable,
+)
 from .model_selection import PatientKFold
 
 __all__ = ["MuraSearchCV"]
@@ -69,7 +80,8 @@ class MuraSearchCV(BaseSearchCV):
     n_jobs : int, default=None
         Fits at a time: folds of one trial, or with a pruner, trials.
     error_score : "raise" or float, default=np.nan
-        As in scikit-learn; a trial with a failed fold is never the best.
+        The score of a fold that failed. With NaN, its trial is never the best; a number counts
+        in the trial's mean, as in scikit-learn.
     return_train_score : bool, default=False
         As in scikit-learn.
     pre_dispatch : int or str, default="2*n_jobs"
@@ -179,6 +191,10 @@ class MuraSearchCV(BaseSearchCV):
             On Ctrl-C, with the finished trials kept.
         """
         X, y = indexable(X, y)
+        check_refit(self.scoring, self.refit)
+        # What an earlier fit left must not stand beside what this one finds.
+        for name in [name for name in vars(self) if name.endswith("_") and name != "study_"]:
+            delattr(self, name)
         self._distributions = as_distributions(self.param_distributions)
         self._open_study(X, y)
         self._table = {}
@@ -193,8 +209,10 @@ class MuraSearchCV(BaseSearchCV):
             if self.refit:
                 self._refit(X, y, params)
         except KeyboardInterrupt:
-            if any(trial.state == TrialState.COMPLETE for trial in self._finished()) and not self._table:
-                self._tabulate()
+            done = any(trial.state == TrialState.COMPLETE for trial in self._finished())
+            if done and hasattr(self, "_n_folds"):
+                if not self._table:
+                    self._tabulate()
                 self._conclude()
             raise
         finally:
@@ -228,12 +246,18 @@ class MuraSearchCV(BaseSearchCV):
             return PatientKFold(5 if self.cv is None else self.cv)
         return self.cv
 
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "best_estimator_") if self.refit else hasattr(self, "cv_results_")
+
     # -- the study --------------------------------------------------------------------------
 
     def _open_study(self, X, y):
-        data = joblib.hash((np.asarray(X), None if y is None else np.asarray(y), sorted(self._distributions)))
+        # As an array of objects, so that a list of paths and an array of them are the same data.
+        shown = np.asarray(X, dtype=object) if not hasattr(X, "dtype") else np.asarray(X)
+        data = joblib.hash((shown, None if y is None else np.asarray(y)))
         held = getattr(self, "study_", None)
-        if self.storage is None and getattr(self, "_resumable", False) and held.user_attrs.get(_DATA) == data:
+        resumable = held is not None and self.study_name is None and getattr(self, "_resumable", False)
+        if resumable and held.user_attrs.get(_DATA) == data:
             study = held
         else:
             with quiet_optuna():
@@ -244,25 +268,17 @@ class MuraSearchCV(BaseSearchCV):
                     pruner=self.pruner or optuna.pruners.NopPruner(),
                     load_if_exists=True,
                 )
-        if study.user_attrs.setdefault(_DATA, data) != data:
+        study.pruner = self.pruner or optuna.pruners.NopPruner()
+        if study.direction != optuna.study.StudyDirection.MAXIMIZE:
             raise ValueError(
-                f"The study {study.study_name!r} in the storage was made with other data or other parameters, so its "
-                "scores cannot be compared with new ones. Pass another study_name."
+                f"The study {study.study_name!r} minimises; scores are maximised. Pass another name."
             )
-        study.set_user_attr(_DATA, data)
-        study.sampler = self.sampler or optuna.samplers.TPESampler(seed=self._sampler_seed(len(study.trials)))
+        claim(study, _DATA, data, "data")
+        sampler_seed = sampler_seed_of(self.random_state, len(study.trials))
+        study.sampler = self.sampler or optuna.samplers.TPESampler(seed=sampler_seed)
         study._stop_flag = False
         self.study_ = study
         self._resumable = True
-
-    def _sampler_seed(self, n_before):
-        if self.random_state is None:
-            return None
-        seed = self.random_state
-        if not isinstance(seed, Integral):
-            seed = seed.randint(2**31 - 1)
-        # A resumed search with its first seed would propose the trials again that it has.
-        return int(np.random.SeedSequence([int(seed), n_before]).generate_state(1)[0])
 
     def _finished(self):
         trials = self.study_.get_trials(deepcopy=False, states=_DONE)
@@ -272,6 +288,8 @@ class MuraSearchCV(BaseSearchCV):
 
     def _run_search(self, evaluate_candidates):
         self._n_folds = self.n_splits_
+        for name, value in settings_of(self, self._n_folds, self._distributions).items():
+            claim(self.study_, f"murakit:{name}", value, name)
         self._evaluated = False
         self._failure = None
         default = self.cv is None or isinstance(self.cv, Integral)
@@ -286,7 +304,7 @@ class MuraSearchCV(BaseSearchCV):
             while done < self.n_trials and not self.study_._stop_flag:
                 if deadline is not None and time.monotonic() > deadline:
                     break
-                with _stoppable(self.study_):
+                with stoppable(self.study_):
                     self._run_trials(min(at_once, self.n_trials - done), evaluate_candidates, folds)
                 # Asked anew each time: other processes may work on the same study.
                 now = len(self._finished())
@@ -339,6 +357,8 @@ class MuraSearchCV(BaseSearchCV):
             latest = [None] * (len(active) * n_folds)
         finally:
             self.n_splits_ = self._n_folds
+        errors = [record["fit_error"] for record in latest if record is not None and record["fit_error"]]
+        self._failure = errors[-1] if errors else self._failure
         for number, trial in enumerate(active):
             records[trial.number] += latest[number * n_folds : (number + 1) * n_folds]
             trial.set_user_attr(_FOLDS, [as_json(record) for record in records[trial.number]])
@@ -382,6 +402,8 @@ class MuraSearchCV(BaseSearchCV):
         """Fill the table of results from the study."""
         trials = [trial for trial in self._finished() if trial.user_attrs.get(_FOLDS)]
         if not any(trial.state == TrialState.COMPLETE for trial in trials):
+            if self._failure is None and any(trial.state == TrialState.FAIL for trial in trials):
+                self._failure = "Their scores are NaN: look at scoring=."
             raise ValueError(
                 "No trial was completed, so there are no best parameters. "
                 + (self._failure or "Raise timeout= or n_trials=, or use a milder pruner.")
@@ -403,9 +425,11 @@ class MuraSearchCV(BaseSearchCV):
 
     def _conclude(self):
         """Set what scikit-learn's fit would have set, had it run a trial or come to its end."""
-        scorers, metric = self._get_scorers()
+        scorers, _ = self._get_scorers()
         self.cv_results_ = dict(self._table)
-        self.multimetric_ = metric != "score"
+        # A callable may return one score or several; the table tells.
+        self.multimetric_ = "mean_test_score" not in self.cv_results_
+        metric = self.refit if self.multimetric_ else "score"
         self.n_splits_ = self._n_folds
         if self.refit or not self.multimetric_:
             self.best_index_ = self._select_best_index(self.refit, metric, self.cv_results_)
@@ -427,13 +451,3 @@ class MuraSearchCV(BaseSearchCV):
             # It holds a connection; optuna.load_study opens it again.
             state.pop("study_", None)
         return state
-
-
-@contextmanager
-def _stoppable(study):
-    """Let samplers and callbacks call ``study.stop()``, which Optuna allows in its own loop only."""
-    study._thread_local.in_optimize_loop = True
-    try:
-        yield
-    finally:
-        study._thread_local.in_optimize_loop = False

@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 
@@ -65,7 +66,17 @@ def patient_folds(patients, labels, regions, n_splits, *, shuffle, random_state)
     with warnings.catch_warnings():
         # A stratum rarer than the folds is no news here: it is a label *and* a region.
         warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
-        return _fold_numbers(splitter.split(rows, codes, groups=patients), len(patients))
+        fold = _fold_numbers(splitter.split(rows, codes, groups=patients), len(patients))
+        if regions is not None and _some_fold_lacks_a_class(fold, patients, labels, n_splits):
+            # Scores of a fold need both labels more than they need every region.
+            fold = _fold_numbers(splitter.split(rows, strata(labels), groups=patients), len(patients))
+    return fold
+
+
+def _some_fold_lacks_a_class(fold, patients, labels, n_splits):
+    holders = pd.DataFrame({"patient": patients, "label": labels, "fold": fold}).groupby("label")
+    frequent = holders["patient"].nunique() >= n_splits
+    return bool((holders["fold"].nunique()[frequent] < n_splits).any())
 
 
 def _fold_numbers(splits, n_rows):

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import EarlyStopping
+from skorch.callbacks import BatchScoring, Callback, EarlyStopping, EpochScoring
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -22,6 +22,24 @@ _OPTIMIZER_DEFAULTS = {"sgd": {"momentum": 0.9}}
 
 # The paper divides the rate by ten when the validation loss plateaus.
 PLATEAU_FACTOR = 0.1
+
+
+def check_callbacks(callbacks, monitor):
+    """Raise for callbacks that cannot work here, and for scorers that scikit-learn does not know."""
+    for callback in callbacks or ():
+        if isinstance(callback, str):
+            as_scorer(callback)
+        elif isinstance(callback, EpochScoring | BatchScoring):
+            raise ValueError(
+                f"callbacks: {type(callback).__name__} would run the images once more; pass the name of its "
+                "scorer instead, such as 'roc_auc', to have it in history_."
+            )
+        elif not isinstance(callback, Callback):
+            raise ValueError(
+                f"callbacks: {callback!r} is neither a skorch callback (an instance) nor a scorer's name."
+            )
+    if monitor != "loss":
+        as_scorer(monitor)
 
 
 class TrainingData:
@@ -158,7 +176,8 @@ class TrainingNet(NeuralNet):
         target, weight = (part.to(self.device, non_blocking=True) for part in y_true)
         loss = self.criterion_(y_pred, target)
         if loss.ndim:  # reduction="none": weights that the class alone does not say
-            loss = (loss * weight).sum() / weight.sum()
+            # A batch in which nothing weighs anything teaches nothing, instead of 0 / 0.
+            loss = (loss * weight).sum() / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
         return loss
 
     # -- the epochs -------------------------------------------------------------------------

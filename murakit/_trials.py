@@ -1,7 +1,9 @@
 """What the trials of a search draw from, run on and write down."""
 
 import logging
+import os
 from contextlib import contextmanager
+from numbers import Integral
 
 import numpy as np
 import optuna
@@ -27,9 +29,54 @@ class Folds:
         return Folds(self.cv, fold, self.splits)
 
 
+def claim(study, key, value, what):
+    """Write into a new study what it is of, and refuse one that is of something else."""
+    found = study.user_attrs.get(key, value)
+    if found != value:
+        detail = "" if what == "data" else f" ({found} instead of {value})"
+        raise ValueError(
+            f"The study {study.study_name!r} was made with other {what}{detail}, so that its scores cannot be "
+            "compared with new ones. Pass another study_name."
+        )
+    study.set_user_attr(key, value)
+
+
+def settings_of(search, n_folds, distributions):
+    """Return what decides a trial's scores, beside the data and the drawn parameters, in words."""
+    ignored = {*distributions, "verbose", "n_jobs", "device"}
+    plain = {
+        name: str(value) if isinstance(value, os.PathLike) else value
+        for name, value in search.estimator.get_params().items()
+        if name not in ignored and isinstance(value, str | int | float | os.PathLike | type(None))
+    }
+    scoring = search.scoring
+    if isinstance(scoring, list | tuple | set | dict):
+        scoring = ", ".join(sorted(scoring))
+    elif callable(scoring):
+        # The repr of a function holds its address, which no other process shares.
+        scoring = getattr(scoring, "__qualname__", None) or repr(scoring)
+    return {
+        "scoring": scoring,
+        "refit": search.refit if isinstance(search.refit, str) else None,
+        "return_train_score": search.return_train_score,
+        "number of folds": n_folds,
+        "estimator": type(search.estimator).__name__,
+        "parameters of the estimator": repr(sorted(plain.items())),
+    }
+
+
+def sampler_seed_of(random_state, n_before):
+    """Return the seed of a sampler for a study that has some trials already."""
+    if random_state is None:
+        return None
+    seed = random_state if isinstance(random_state, Integral) else random_state.randint(2**31 - 1)
+    # A resumed search with its first seed would propose the trials again that it has.
+    return int(np.random.SeedSequence([int(seed), n_before]).generate_state(1)[0])
+
+
 def as_json(record):
     """Keep what a table of results needs of scikit-learn's record of a fold."""
-    if record is None or record["fit_error"] is not None:
+    if record is None:
         return None
     kept = {
         key: record[key] for key in ("test_scores", "train_scores", "fit_time", "score_time") if key in record
@@ -51,7 +98,7 @@ def failed(template):
 
 
 def score(record, name):
-    if record is None or record["fit_error"] is not None:
+    if record is None:
         return np.nan
     scores = record["test_scores"]
     if not isinstance(scores, dict):
@@ -129,3 +176,23 @@ def search_space(estimator):
         space["unfreeze"] = CategoricalDistribution(["layer4", "layer3", "layer2"])
         space["backbone_lr_factor"] = FloatDistribution(1e-2, 1.0, log=True)
     return {prefix + name: distribution for name, distribution in space.items()}
+
+
+@contextmanager
+def stoppable(study):
+    """Let samplers and callbacks call ``study.stop()``, which Optuna allows in its own loop only."""
+    study._thread_local.in_optimize_loop = True
+    try:
+        yield
+    finally:
+        study._thread_local.in_optimize_loop = False
+
+
+def check_refit(scoring, refit):
+    """Raise where several metrics are scored and none is named to search by."""
+    if not isinstance(scoring, list | tuple | set | dict):
+        return
+    if not (isinstance(refit, str) and refit in scoring):
+        raise ValueError(
+            f"With several metrics, refit must name the one to search by: one of {sorted(scoring)}, got {refit!r}."
+        )

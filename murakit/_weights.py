@@ -1,11 +1,13 @@
 """What each image weighs in the loss, by its class and region."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 from sklearn.utils.class_weight import compute_class_weight
 
 
-def class_table(class_weight, code, classes):
+def class_table(class_weight, code, classes, sample_weight):
     """Return the weight of each class.
 
     Parameters
@@ -14,6 +16,8 @@ def class_table(class_weight, code, classes):
     code : ndarray of shape (n,), dtype int64
         Classes of the training images, as indices of `classes`.
     classes : ndarray of shape (k,)
+    sample_weight : ndarray of shape (n,)
+        An image of weight two counts twice.
 
     Returns
     -------
@@ -30,7 +34,9 @@ def class_table(class_weight, code, classes):
             raise ValueError(f"class_weight has no weight for the classes {missing}; name every class of y.")
     seen = np.unique(code)
     table = np.ones(len(classes))
-    table[seen] = compute_class_weight(class_weight, classes=classes[seen], y=classes[code])
+    table[seen] = compute_class_weight(
+        class_weight, classes=classes[seen], y=classes[code], sample_weight=sample_weight
+    )
     return table
 
 
@@ -54,11 +60,7 @@ def region_table(code, regions, n_classes):
     ValueError
         Where the regions are not known.
     """
-    if regions is None:
-        raise ValueError(
-            "class_weight='region' needs the region of every image, and some paths do not say it. "
-            "Use class_weight='balanced', or paths in MURA's layout."
-        )
+    _check_regions(regions)
     counts = pd.crosstab(pd.Series(regions, dtype=object), pd.Series(code))
     counts = counts.reindex(columns=range(n_classes), fill_value=0)
     return 1 - counts.div(counts.sum(axis=1), axis=0)
@@ -66,6 +68,22 @@ def region_table(code, regions, n_classes):
 
 def region_weights(table, code, regions):
     """Return the weight of each image, by its class and region."""
-    # A region that training has not seen has no shares of its own.
+    _check_regions(regions)
+    unseen = sorted(set(regions) - set(table.index))
+    if unseen:
+        warnings.warn(
+            f"class_weight='region': the validation images have regions that training has not seen "
+            f"({', '.join(unseen)}); their classes weigh the same.",
+            UserWarning,
+            stacklevel=2,
+        )
     rows = table.reindex(regions).fillna(0.5).to_numpy()
     return rows[np.arange(len(code)), code]
+
+
+def _check_regions(regions):
+    if regions is None:
+        raise ValueError(
+            "class_weight='region' needs the region of every image of X and X_val, and some paths do not say it. "
+            "Use class_weight='balanced', or paths in MURA's layout."
+        )

@@ -1,5 +1,6 @@
 """`MuraClassifier`: radiographs in, probabilities out, as a scikit-learn classifier."""
 
+import inspect
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from ._paths import as_paths, check_unique, expand, patients_of, regions_or_none
 from ._progress import progress_bar
 from .augmentation import Augmentation
 from .images import read_square
-from .networks import build_radiograph
+from .networks import BACKBONES, build_radiograph
 
 __all__ = ["MuraClassifier"]
 
@@ -90,7 +91,8 @@ class MuraClassifier(NetClassifier):
     tta : bool, default=False
         Average the probabilities of each image and of its mirror image.
     device : str or torch.device, default="auto"
-        ``"auto"``: a CUDA GPU where there is one, else the CPU.
+        ``"auto"``: a CUDA GPU where there is one, else the CPU. Where there is no GPU, a model
+        that was trained with ``"cuda"`` predicts on the CPU.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         ``"auto"``: bfloat16 autocast on GPUs that compute in it, else float32.
     n_jobs : int or None, default=None
@@ -98,9 +100,11 @@ class MuraClassifier(NetClassifier):
     random_state : int, RandomState instance or None, default=None
         Decides the validation patients, the head's first weights, the order of the images and
         their augmentation. An int gives the same weights in every process of the same kind of
-        CPU. No global random state is read or changed.
+        CPU: PyTorch then uses the number of threads that it had when murakit was imported, in
+        joblib's workers too. No global random state is read or changed.
     warm_start : bool, default=False
-        Go on from the weights of the last `fit`.
+        Go on from the weights of the last `fit`, with `unfreeze`, `augment`, `dropout` and the
+        optimizer's parameters as they are now; patients trained on before are never held out.
     callbacks : list or None, default=None
         Callbacks of skorch; a string names a scikit-learn scorer to log each epoch.
     verbose : int, default=0
@@ -121,7 +125,8 @@ class MuraClassifier(NetClassifier):
     validation_score_ : float or None
         `monitor` on the validation images, at the epoch that is kept.
     train_patients_, validation_patients_ : ndarray or None
-        The patients that were trained on and held out; None where they are not known.
+        The patients that were trained on, over all warm starts, and held out; None where they
+        are not known.
     n_features_in_ : int
         Always 1: the path.
 
@@ -317,13 +322,14 @@ class MuraClassifier(NetClassifier):
 
     # -- what a sample of radiographs is ----------------------------------------------------
 
-    def _read_samples(self, X, *, reset=False):
+    def _read_samples(self, X, *, reset=False, training=False):
         paths = as_paths(X)
         if not len(paths):
             raise ValueError("X is empty: found 0 samples, while a minimum of 1 is required.")
         images, row = expand(paths)
-        if reset:
+        if training:
             check_unique(images, row)
+        if reset:
             self.n_features_in_ = 1
         return Samples(images, row, len(paths))
 
@@ -341,21 +347,41 @@ class MuraClassifier(NetClassifier):
         return self.unfreeze
 
     def _build_network(self, n_classes, seed):
-        strengths = self.augment if isinstance(self.augment, dict) else {}
         return build_radiograph(
             self.backbone,
             n_classes,
             weights=self.weights,
             unfreeze=self.unfreeze,
             dropout=self.dropout,
-            augmentation=None if self.augment is False else Augmentation(**strengths),
+            augmentation=self._augmentation(),
             seed=seed,
         )
 
-    def _run_frozen_part(self, network, images):
+    def _augmentation(self):
+        if isinstance(self.augment, dict):
+            try:
+                return Augmentation(**self.augment)
+            except TypeError as error:
+                known = ", ".join(inspect.signature(Augmentation).parameters)
+                raise ValueError(f"augment={self.augment!r}: its keys may be {known}.") from error
+        return Augmentation() if self.augment else None
+
+    def _continue_network(self, network):
+        stages = BACKBONES[self.backbone].stages if self.backbone in BACKBONES else None
+        if stages != tuple(network.stages) or network.head.in_features != BACKBONES[self.backbone].n_features:
+            raise ValueError(
+                f"warm_start: the network was not built as backbone={self.backbone!r}. Set backbone back, or "
+                "train a new estimator."
+            )
+        network.augmentation = self._augmentation()
+        network.dropout.p = self.dropout
+        return network
+
+    def _run_frozen_part(self, network, images, *, augmented):
         """Run the stages that never change over all images once, where nothing random comes before."""
         network.freeze_below(self.unfreeze)
-        if network.augmentation is not None or self.head_epochs or not network.frozen:
+        random = augmented and network.augmentation is not None
+        if random or self.head_epochs or not network.frozen:
             return images
         device = self._device()
         network.eval().to(device)
@@ -366,8 +392,11 @@ class MuraClassifier(NetClassifier):
             first = network.frozen_part(images[:1].to(device))
             if first.numel() * first.element_size() * len(images) > _MOST_STORED:
                 return images
-            batches = (network.frozen_part(batch.to(device)) for batch in images.split(self.batch_size))
-            return torch.cat([batch.float().cpu() for batch in batches])
+            stored = torch.empty(len(images), *first.shape[1:])
+            for start in range(0, len(images), int(self.batch_size)):
+                rows = slice(start, start + int(self.batch_size))
+                stored[rows] = network.frozen_part(images[rows].to(device))
+            return stored
 
     # -- reading ----------------------------------------------------------------------------
 

@@ -80,16 +80,39 @@ class _StudyScorer:
         y_study, proba, _ = study_predictions(y, estimator.predict_proba(X), studies)
         # A column of zeros: the predictions are there already, a scorer only hands X on.
         placeholder = np.zeros((len(y_study), 1))
-        return as_scorer(self.metric)(FixedPredictions(estimator.classes_, proba), placeholder, y_study)
+        predictions = FixedPredictions(estimator.classes_, proba, _threshold_of(estimator))
+        return as_scorer(self.metric)(predictions, placeholder, y_study)
+
+    @property
+    def _score_func(self):
+        # TunedThresholdClassifierCV takes a scorer apart to try its metric on many thresholds.
+        raise TypeError(
+            f"{self!r} cannot be taken apart into a metric of labels. To tune a threshold per study, load "
+            "with level='study' and pass the plain metric."
+        )
 
     def __repr__(self):
         return f"study_scorer({self.metric!r})"
 
 
+def _threshold_of(estimator):
+    """Return the threshold of scikit-learn's classifiers that have one of their own."""
+    threshold = getattr(estimator, "best_threshold_", getattr(estimator, "threshold", None))
+    if not isinstance(threshold, float | int | np.floating):
+        return None
+    if getattr(estimator, "pos_label", None) not in (None, estimator.classes_[-1]):
+        raise ValueError(
+            f"{type(estimator).__name__} has a threshold on {estimator.pos_label!r}; study_scorer knows "
+            f"thresholds on the second class only, {plain(estimator.classes_[-1])!r}. Swap the labels."
+        )
+    return float(threshold)
+
+
 def study_scorer(metric):
     """Return a scorer that judges studies, not images.
 
-    The probabilities of a study are the mean over its images; the study is read from the path.
+    The probabilities of a study are the mean over its images; the study is read from the path, and
+    the threshold is that of a ``FixedThresholdClassifier`` or ``TunedThresholdClassifierCV``.
     Usable wherever scikit-learn takes ``scoring``, alone or in a dict of several.
 
     Parameters
@@ -101,7 +124,8 @@ def study_scorer(metric):
     Returns
     -------
     scorer : callable
-        ``scorer(estimator, X, y)``, picklable.
+        ``scorer(estimator, X, y)``, picklable. ``TunedThresholdClassifierCV`` cannot *tune* by it,
+        for it takes metrics of single labels apart: load with ``level="study"`` for that.
 
     Raises
     ------

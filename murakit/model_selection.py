@@ -3,6 +3,7 @@
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator, BaseShuffleSplit
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import column_or_1d
 
 from ._data import check_groups
 from ._paths import as_paths, patients_of, regions_or_none
@@ -80,9 +81,10 @@ class PatientKFold(BaseCrossValidator):
         if not isinstance(self.n_splits, (int, np.integer)) or self.n_splits < 2:
             raise ValueError(f"n_splits={self.n_splits!r}: a cross-validation needs 2 folds or more.")
         patients, regions = _patients_and_regions(X, groups)
+        y = _checked_labels(y, len(patients))
         fold = patient_folds(
             patients,
-            None if y is None else np.asarray(y),
+            y,
             regions,
             self.n_splits,
             shuffle=self.shuffle,
@@ -160,12 +162,28 @@ class PatientShuffleSplit(BaseShuffleSplit):
         if not 0 < self.test_size < 1:
             raise ValueError(f"test_size={self.test_size!r} must be a share of the samples, in (0, 1).")
         patients, regions = _patients_and_regions(X, groups)
-        labels = np.zeros(len(patients), dtype=int) if y is None else np.asarray(y)
+        y = _checked_labels(y, len(patients))
+        labels = np.zeros(len(patients), dtype=int) if y is None else y
         random = check_random_state(self.random_state)
         for _ in range(self.n_splits):
             rng = np.random.default_rng(random.randint(2**31 - 1))
             held = patient_holdout(patients, labels, regions, self.test_size, rng)
+            if not held.any():
+                raise ValueError(
+                    "No patient can be held out: each is the only one of some class. Use more patients."
+                )
             yield np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def _checked_labels(y, n_rows):
+    if y is None:
+        return None
+    y = column_or_1d(y)
+    if len(y) != n_rows:
+        raise ValueError(
+            f"X has {n_rows} samples, but y has {len(y)} labels: inconsistent numbers of samples."
+        )
+    return y
 
 
 def _patients_and_regions(X, groups):

@@ -133,6 +133,8 @@ class Radiograph(nn.Module):
 
     def _before(self, unfreeze):
         names = list(self.stages)
+        if unfreeze not in (*names, "head", "all"):
+            raise ValueError(f"unfreeze={unfreeze!r} is no stage: choose 'all', 'head' or one of {names}.")
         first = {"all": 0, "head": len(names)}.get(unfreeze)
         return names[: names.index(unfreeze) if first is None else first]
 

@@ -110,7 +110,7 @@ def test_too_few_patients_for_a_validation_side(images):
 
 
 def test_validation_patients_that_are_trained_on(images):
-    with pytest.raises(ValueError, match=r"patients are in X and in X_val \(patient"):
+    with pytest.raises(ValueError, match=r"patients are in X and in X_val, .*\(patient"):
         quick_classifier().fit(images.data, images.target, X_val=images.data[:2], y_val=images.target[:2])
 
 
@@ -164,3 +164,62 @@ def test_predicting_before_fitting(images):
 
     with pytest.raises(NotFittedError):
         quick_classifier().predict(images.data)
+
+
+def test_patients_of_one_side_only(images):
+    X, y, groups = images.data, images.target, images.patients
+    rest = {"X_val": X[:6], "y_val": y[:6]}
+    with pytest.raises(ValueError, match="groups_val is missing"):
+        quick_classifier().fit(X[6:], y[6:], groups=groups[6:], **rest)
+    with pytest.raises(ValueError, match="groups is missing"):
+        quick_classifier().fit(X[6:], y[6:], groups_val=groups[:6], **rest)
+    with pytest.raises(ValueError, match="without X_val"):
+        quick_classifier().fit(X, y, y_val=y)
+
+
+def test_the_same_patient_as_whole_number_and_float_is_one_patient(images):
+    X, y = images.data, images.target
+    number = np.unique(images.patients, return_inverse=True)[1]
+    with pytest.raises(ValueError, match="patients are in X and in X_val"):
+        quick_classifier().fit(
+            X, y, groups=number, X_val=X[:1], y_val=y[:1], groups_val=number[:1].astype(float)
+        )
+    with pytest.raises(ValueError, match="by text and by numbers"):
+        quick_classifier().fit(X, y, groups=number, X_val=X[:1], y_val=y[:1], groups_val=["a"])
+
+
+def test_region_weights_without_regions(images, tmp_path):
+    path = tmp_path / "hand.png"
+    Image.open(images.data[0]).save(path)
+    with pytest.raises(
+        ValueError, match="class_weight='region' needs the region of every image of X and X_val"
+    ):
+        quick_classifier(class_weight="region").fit(
+            images.data, images.target, groups=images.patients, X_val=[path], y_val=[0], groups_val=["other"]
+        )
+
+
+def test_callbacks_that_cannot_work():
+    from skorch.callbacks import EpochScoring
+
+    for callback, message in (
+        (EpochScoring("roc_auc"), "pass the name of its scorer"),
+        (3, "neither a skorch callback"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            quick_classifier(callbacks=[callback]).fit(["a.png"], [0])
+
+
+def test_one_class_in_a_first_partial_fit(images):
+    with pytest.raises(ValueError, match="name all of them in classes="):
+        quick_classifier().partial_fit(images.data, np.zeros(len(images.data), dtype=int))
+
+
+def test_a_failed_fit_is_no_fit(images):
+    from sklearn.exceptions import NotFittedError
+
+    clf = quick_classifier()
+    with pytest.raises(ValueError, match="only one class"):
+        clf.fit(images.data, np.zeros(len(images.data), dtype=int))
+    with pytest.raises(NotFittedError):
+        clf.predict(images.data)

@@ -102,3 +102,21 @@ def test_a_study_with_two_labels_is_an_error():
 def test_inputs_of_different_lengths_are_an_error():
     with pytest.raises(ValueError, match="y has 2 rows, proba 1 and studies 2"):
         study_predictions([0, 1], [[0.5, 0.5]], ["a", "b"])
+
+
+def test_the_threshold_of_a_tuned_classifier_holds_for_studies(images):
+    from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
+
+    clf = quick_classifier().fit(images.data, images.target)
+    _, proba, _ = study_predictions(images.target, clf.predict_proba(images.data), images.studies)
+    y = study_predictions(images.target, proba[:1].repeat(len(images.target), 0), images.studies)[0]
+    for threshold in (0.01, 0.5, 0.99):
+        fixed = FixedThresholdClassifier(clf, threshold=threshold, response_method="predict_proba")
+        fixed.fit(images.data, images.target)
+        own = study_predictions(images.target, fixed.predict_proba(images.data), images.studies)[1][:, 1]
+        expected = np.mean((own >= threshold) == y)
+        assert study_scorer("accuracy")(fixed, images.data, images.target) == pytest.approx(expected)
+    with pytest.raises(TypeError, match="level='study'"):
+        TunedThresholdClassifierCV(quick_classifier(), scoring=study_scorer("kappa"), cv=PatientKFold(2)).fit(
+            images.data, images.target
+        )

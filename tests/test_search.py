@@ -173,15 +173,17 @@ def test_an_interrupted_search_keeps_its_finished_trials_and_resumes(numbers, tm
     assert resumed.best_estimator_.C == resumed.best_params_["C"]
 
 
-def test_a_finished_study_is_not_run_again(numbers, tmp_path):
-    class Forbidden(LogisticRegression):
-        def fit(self, X, y):
-            assert len(y) == len(numbers[1]), "only the refit on all data is left to do"
-            return super().fit(X, y)
-
+def test_a_finished_study_is_not_run_again(numbers, tmp_path, monkeypatch):
     stored = {"storage": f"sqlite:///{tmp_path}/search.db", "study_name": "s"}
     first = search(**stored).fit(*numbers)
-    again = search(**stored).set_params(estimator=Forbidden()).fit(*numbers)
+    fit = LogisticRegression.fit
+
+    def only_on_everything(self, X, y):
+        assert len(y) == len(numbers[1]), "only the refit on all data is left to do"
+        return fit(self, X, y)
+
+    monkeypatch.setattr(LogisticRegression, "fit", only_on_everything)
+    again = search(**stored).set_params(error_score="raise").fit(*numbers)
     assert again.best_params_ == first.best_params_ and again.best_score_ == first.best_score_
     assert again.predict(numbers[0]).tolist() == first.predict(numbers[0]).tolist()
     assert again.n_splits_ == 3
@@ -199,8 +201,19 @@ def test_a_study_of_other_data_is_refused(numbers, tmp_path):
     stored = {"storage": f"sqlite:///{tmp_path}/search.db", "study_name": "s"}
     search(**stored).fit(*numbers)
     X, y = numbers
-    with pytest.raises(ValueError, match=r"study 's' .* other data .* another study_name"):
+    with pytest.raises(ValueError, match=r"study 's' .* other data, .* another study_name"):
         search(**stored).fit(X[:60], y[:60])
+    for change in (
+        {"scoring": "neg_log_loss"},
+        {"cv": KFold(4)},
+        {"return_train_score": True},
+        {"estimator": LogisticRegression(max_iter=7)},
+    ):
+        with pytest.raises(ValueError, match="was made with other .* another study_name"):
+            search(**stored).set_params(**change).fit(X, y)
+    minimised = optuna.create_study(storage=stored["storage"], direction="minimize")
+    with pytest.raises(ValueError, match="minimises"):
+        search(**stored).set_params(study_name=minimised.study_name).fit(X, y)
 
 
 def test_two_processes_work_on_one_study(tmp_path):
@@ -318,3 +331,67 @@ def test_the_callers_optuna_is_left_as_it_was(numbers):
     before = optuna.logging.get_verbosity()
     search().fit(*numbers)
     assert optuna.logging.get_verbosity() == before
+
+
+def test_a_number_as_error_score_counts_as_in_scikit_learn(numbers):
+    class FailsOnce(LogisticRegression):
+        def fit(self, X, y):
+            if X[0, 0] == numbers[0][0, 0]:
+                raise MemoryError("too small a machine")
+            return super().fit(X, y)
+
+    with pytest.warns(sklearn.exceptions.FitFailedWarning):
+        ours = MuraSearchCV(FailsOnce(), {"C": [1.0]}, n_trials=1, cv=CV, error_score=-1.0, refit=False).fit(
+            *numbers
+        )
+    with pytest.warns(sklearn.exceptions.FitFailedWarning):
+        theirs = GridSearchCV(FailsOnce(), {"C": [1.0]}, cv=CV, error_score=-1.0, refit=False).fit(*numbers)
+    for key in ("split0_test_score", "split1_test_score", "split2_test_score", "mean_test_score"):
+        assert ours.cv_results_[key].tolist() == theirs.cv_results_[key].tolist()
+
+
+def test_scores_that_are_no_number_are_named_as_the_cause(numbers):
+    with pytest.raises(ValueError, match="scores are NaN"):
+        search(scoring=lambda estimator, X, y: np.nan, n_trials=2).fit(*numbers)
+
+
+def two_scores(estimator, X, y):
+    return {"one": 0.5, "two": estimator.C}
+
+
+def test_ctrl_c_stays_ctrl_c_with_a_callable_that_scores_twice(numbers):
+    Interrupts.left = 5
+    interrupted = MuraSearchCV(
+        Interrupts(), C, n_trials=4, cv=CV, scoring=two_scores, refit="two", random_state=0
+    )
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.fit(*numbers)
+    assert interrupted.best_score_ == pytest.approx(interrupted.best_params_["C"])
+    Interrupts.left = 0
+    assert len(interrupted.fit(*numbers).cv_results_["params"]) == 4
+
+
+def test_an_interrupted_search_is_not_fitted(numbers):
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    Interrupts.left = 0
+    searched = MuraSearchCV(Interrupts(), C, n_trials=2, cv=CV, random_state=0).fit(*numbers)
+    Interrupts.left = 5
+    X, y = numbers
+    with pytest.raises(KeyboardInterrupt):
+        searched.fit(X[:60], y[:60])
+    assert not hasattr(searched, "best_estimator_")
+    with pytest.raises(NotFittedError):
+        check_is_fitted(searched)
+
+
+def test_a_storage_without_a_name_resumes_in_the_same_object(numbers, tmp_path):
+    storage = f"sqlite:///{tmp_path}/search.db"
+    Interrupts.left = 5
+    searched = MuraSearchCV(Interrupts(), C, n_trials=3, cv=CV, storage=storage, random_state=0)
+    with pytest.raises(KeyboardInterrupt):
+        searched.fit(*numbers)
+    Interrupts.left = 0
+    searched.fit(*numbers)
+    assert len(optuna.get_all_study_summaries(storage)) == 1

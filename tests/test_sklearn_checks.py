@@ -84,7 +84,7 @@ class NumericClassifier(NetClassifier):
         self.callbacks = callbacks
         self.verbose = verbose
 
-    def _read_samples(self, X, *, reset=False):
+    def _read_samples(self, X, *, reset=False, training=False):
         X = validate_data(self, X, reset=reset, dtype=np.float32)
         return Samples(X, np.arange(len(X)), len(X))
 

@@ -145,3 +145,19 @@ def test_image_wise_folds_leak_and_patient_folds_do_not(random_studies):
     leaky = cross_val_score(knn, numbers, y, cv=KFold(5, shuffle=True, random_state=0)).mean()
     honest = cross_val_score(knn, numbers, y, cv=PatientKFold(5), groups=patients).mean()
     assert leaky > 0.75 and honest < 0.65
+
+
+def test_each_fold_has_every_label_where_labels_alone_allow_it():
+    for seed in range(20):
+        X, y = draw_studies(seed, n_patients=25)
+        holders = min(len(set(patients_of(X)[y == label])) for label in (0, 1))
+        if holders < 10:
+            continue
+        for _, test in PatientKFold(5).split(X, y):
+            assert set(y[test]) == {0, 1}
+
+
+def test_a_split_that_can_hold_nobody_out_is_an_error():
+    X = [f"XR_HAND/patient0000{p}/study1_negative" for p in (1, 2)]
+    with pytest.raises(ValueError, match="No patient can be held out"):
+        list(PatientShuffleSplit(1).split(X, [0, 1]))

@@ -8,6 +8,7 @@ from skorch.callbacks import Callback, EarlyStopping
 from torch.nn import functional
 
 from murakit import networks
+from murakit._machine import seeds_of
 from murakit.images import read_square
 
 
@@ -15,7 +16,7 @@ from murakit.images import read_square
 @pytest.mark.parametrize("unfreeze", ["head", "layer4", "layer2"])
 def test_frozen_stages_are_bit_equal_after_training(images, backbone, unfreeze):
     clf = quick_classifier(backbone=backbone, unfreeze=unfreeze, max_epochs=1, lr=0.1)
-    untrained = clf._build_network(2, clf._seeds().network).state_dict()
+    untrained = clf._build_network(2, seeds_of(clf.random_state).network).state_dict()
     clf.fit(images.data[:24], images.target[:24])
     trained = clf.net_.module_.state_dict()
     names = list(clf.net_.module_.stages)
@@ -48,7 +49,7 @@ def test_a_hand_written_loop_ends_in_the_same_weights(images):
     )
     clf.fit(X, y)
 
-    seeds = clf._seeds()
+    seeds = seeds_of(clf.random_state)
     network = networks.build_radiograph(
         "resnet18", 2, weights=None, unfreeze="all", dropout=0.0, augmentation=None, seed=seeds.network
     )
@@ -167,7 +168,7 @@ def test_a_best_epoch_of_the_head_phase_is_restored_with_its_backbone(images):
 
     clf = quick_classifier(head_epochs=1, max_epochs=3, callbacks=[Ruin()]).fit(images.data, images.target)
     assert clf.best_epoch_ == 1
-    untrained = clf._build_network(2, clf._seeds().network)
+    untrained = clf._build_network(2, seeds_of(clf.random_state).network)
     assert torch.equal(clf.net_.module_.stages["two"][0].weight, untrained.stages["two"][0].weight)
 
 
@@ -205,7 +206,7 @@ def test_partial_fit_is_one_epoch_each_and_keeps_the_optimizer(images):
     for _ in range(2):
         stepwise.partial_fit(X, y, classes=[0, 1])
     assert stepwise.n_epochs_ == 2 and len(stepwise.history_) == 2
-    assert stepwise._optimizer_state["state"][0]["step"] == 2 * -(-len(X) // 8)
+    assert stepwise._optimizer_state[1]["state"][0]["step"] == 2 * -(-len(X) // 8)
     assert "_optimizer_state" not in stepwise.__getstate__()
 
 
@@ -347,3 +348,75 @@ def test_running_the_frozen_stages_once_changes_no_bit(images, monkeypatch, unfr
     every_epoch = quick_classifier(**options).fit(images.data, images.target)
     assert same_state(state_of(once), state_of(every_epoch))
     assert once.history_["valid_loss"].tolist() == every_epoch.history_["valid_loss"].tolist()
+
+
+def test_a_warm_start_holds_out_the_same_patients_again(images):
+    clf = quick_classifier(warm_start=True, random_state=None).fit(images.data, images.target)
+    held = set(clf.validation_patients_)
+    clf.fit(images.data, images.target)
+    assert set(clf.validation_patients_) == held and not held & set(clf.train_patients_)
+
+
+def test_a_warm_start_never_validates_on_patients_it_was_trained_on(images):
+    clf = quick_classifier(warm_start=True, early_stopping=False).fit(images.data, images.target)
+    clf.set_params(early_stopping=True)
+    with pytest.raises(ValueError, match="trained on every patient of X"):
+        clf.fit(images.data, images.target)
+    with pytest.raises(ValueError, match="were trained on before"):
+        clf.fit(images.data[6:], images.target[6:], X_val=images.data[:1], y_val=images.target[:1])
+
+
+def test_partial_fit_counts_its_patients_as_trained_on(images):
+    clf = quick_classifier().fit(images.data, images.target)
+    trained, held = set(clf.train_patients_), set(clf.validation_patients_)
+    rows = np.isin(images.patients, list(held)[:1])
+    clf.partial_fit(images.data[rows], images.target[rows])
+    assert set(clf.train_patients_) == trained | set(images.patients[rows])
+    assert set(clf.validation_patients_) == held - set(images.patients[rows])
+
+
+def test_going_on_draws_other_orders_and_augmentations(images):
+    class Orders(Callback):
+        seen = []
+
+        def on_batch_begin(self, net, batch=None, training=False, **kwargs):
+            Orders.seen.append(batch[0].clone())
+
+    clf = quick_classifier(callbacks=[Orders()], augment=False, unfreeze="all")
+    for _ in range(2):
+        clf.partial_fit(images.data, images.target)
+    half = len(Orders.seen) // 2
+    assert not all(torch.equal(a, b) for a, b in zip(Orders.seen[:half], Orders.seen[half:]))
+
+
+def test_partial_fit_obeys_changed_parameters(images):
+    clf = quick_classifier().partial_fit(images.data, images.target)
+    clf.set_params(lr=1e-9, weight_decay=0.0)
+    before = state_of(clf)["head.weight"]
+    clf.partial_fit(images.data, images.target)
+    torch.testing.assert_close(state_of(clf)["head.weight"], before, atol=1e-6, rtol=0)
+    clf.set_params(optimizer="sgd", unfreeze="head").partial_fit(images.data, images.target)
+
+
+def test_a_warm_start_obeys_changed_parameters_and_refuses_another_backbone(images):
+    clf = quick_classifier(warm_start=True).fit(images.data, images.target)
+    clf.set_params(augment=False, dropout=0.5).fit(images.data, images.target)
+    assert clf.net_.module_.augmentation is None and clf.net_.module_.dropout.p == 0.5
+    with pytest.raises(ValueError, match="not built as backbone='resnet18'"):
+        clf.set_params(backbone="resnet18").fit(images.data, images.target)
+
+
+def test_numpy_values_are_parameters_like_any_other(images):
+    options = {"augment": np.False_, "batch_size": np.int64(8), "max_epochs": np.int64(1)}
+    clf = quick_classifier(**options).fit(images.data, images.target)
+    assert clf.net_.module_.augmentation is None
+    plain = quick_classifier(augment=False, max_epochs=1).fit(images.data, images.target)
+    assert same_state(state_of(clf), state_of(plain))
+
+
+def test_batches_that_weigh_nothing_teach_nothing(images):
+    clf = quick_classifier(class_weight={0: 0.0, 1: 1.0}, batch_size=2, early_stopping=False)
+    clf.fit(images.data, images.target)
+    assert np.isfinite(clf.history_["train_loss"]).all()
+    with pytest.raises(ValueError, match="leave the training images without any weight"):
+        quick_classifier(class_weight={0: 0.0, 1: 0.0}).fit(images.data, images.target)
