@@ -261,12 +261,9 @@ class MuraSearchCV(BaseSearchCV):
             study = held
         else:
             with quiet_optuna():
+                name = self.study_name
                 study = optuna.create_study(
-                    storage=self.storage,
-                    study_name=self.study_name,
-                    direction="maximize",
-                    pruner=self.pruner or optuna.pruners.NopPruner(),
-                    load_if_exists=True,
+                    storage=self.storage, study_name=name, direction="maximize", load_if_exists=True
                 )
         study.pruner = self.pruner or optuna.pruners.NopPruner()
         if study.direction != optuna.study.StudyDirection.MAXIMIZE:
@@ -352,8 +349,8 @@ class MuraSearchCV(BaseSearchCV):
             if "fits failed" not in str(error):
                 raise
             # scikit-learn raises where all fits of one call fail; here that is one trial among others.
+            warnings.warn(str(error), FitFailedWarning, stacklevel=2)
             self._failure = str(error)
-            warnings.warn(self._failure, FitFailedWarning, stacklevel=2)
             latest = [None] * (len(active) * n_folds)
         finally:
             self.n_splits_ = self._n_folds
