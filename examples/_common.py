@@ -5,8 +5,13 @@ with ``--data``, on real ones.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
+
+# Before PyTorch is imported, which reads it then: threads that wait for a core that another program uses
+# would spin, and take ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Few images, small ones, one epoch: enough to run every line of an example.
 QUICK = {"epochs": 1, "image_size": 32, "batch_size": 16}

@@ -173,7 +173,9 @@ def search_space(estimator):
         "dropout": FloatDistribution(0.0, 0.5),
     }
     if classifier.unfreeze != "head":
-        space["unfreeze"] = CategoricalDistribution(["layer4", "layer3", "layer2"])
+        if classifier.weights is not None:
+            # Of random weights, there is nothing in the first stages to keep.
+            space["unfreeze"] = CategoricalDistribution(["layer4", "layer3", "layer2"])
         space["backbone_lr_factor"] = FloatDistribution(1e-2, 1.0, log=True)
     return {prefix + name: distribution for name, distribution in space.items()}
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from joblib import cpu_count
 from sklearn.utils import Bunch
-from tqdm.auto import tqdm
 
 from ._paths import patients_of
+from ._progress import progress_bar
 from ._scan import Problem, find_layout, scan, summarise, unlabelled
 from .images import UnreadableImage, read_image
 
@@ -172,10 +172,10 @@ def _digests(paths, n_jobs, verbose):
     executor = ThreadPoolExecutor(threads)
     try:
         # Threads do, because Pillow and hashlib release the interpreter lock on whole images.
-        yield from tqdm(
+        yield from progress_bar(
             executor.map(_digest, paths),
             total=len(paths),
-            desc="reading",
+            desc="Reading",
             unit="image",
             disable=not verbose,
         )

@@ -321,6 +321,7 @@ def test_the_search_space_names_parameters_as_the_estimator_does():
     space = search_space(clf)
     assert isinstance(space["unfreeze"], CategoricalDistribution)
     assert set(space) <= set(clf.get_params())
+    assert "unfreeze" not in search_space(MuraClassifier(weights=None))
     pipe = Pipeline([("same", FunctionTransformer()), ("clf", clf)])
     assert set(search_space(pipe)) == {f"clf__{name}" for name in space}
     with pytest.raises(ValueError, match="no MuraClassifier"):
