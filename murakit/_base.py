@@ -5,6 +5,7 @@ feed numbers, can run over the same code.
 """
 
 import copy
+from abc import ABCMeta, abstractmethod
 from numbers import Integral, Real
 
 import numpy as np
@@ -22,7 +23,7 @@ from ._training import OPTIMIZERS, TrainingData, TrainingNet, check_callbacks
 from ._weights import class_table, region_table, region_weights
 
 
-class NetClassifier(ClassifierMixin, BaseEstimator):
+class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     """Base of the classifiers that train a network; see `MuraClassifier` for the parameters."""
 
     _parameter_constraints: dict = {
@@ -53,25 +54,25 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
 
     # -- what a subclass says ---------------------------------------------------------------
 
+    @abstractmethod
     def _read_samples(self, X, *, reset=False, training=False):
         """Return the `Samples` of an X; with ``reset``, of a fit that begins anew."""
-        raise NotImplementedError  # pragma: no cover - abstract
 
+    @abstractmethod
     def _patients_of(self, items):
         """Return the patient of each item; raise where one cannot be told."""
-        raise NotImplementedError  # pragma: no cover - abstract
 
     def _regions_of(self, items):
         """Return the region of each item, or None where they do not say."""
         return None
 
+    @abstractmethod
     def _build_network(self, n_classes, seed):
         """Return a network with ``stages``, ``head`` and ``freeze_below``."""
-        raise NotImplementedError  # pragma: no cover - abstract
 
+    @abstractmethod
     def _load(self, items):
         """Return the input tensor of all items."""
-        raise NotImplementedError  # pragma: no cover - abstract
 
     def _continue_network(self, network):
         """Give a trained network the parameters that may change between two fits."""
@@ -81,9 +82,9 @@ class NetClassifier(ClassifierMixin, BaseEstimator):
         """Return what the trained part of the network takes, where that can be had beforehand."""
         return inputs
 
+    @abstractmethod
     def _load_batches(self, items):
         """Yield input tensors of successive batches of items."""
-        raise NotImplementedError  # pragma: no cover - abstract
 
     # -- fitting ----------------------------------------------------------------------------
 
