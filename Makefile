@@ -9,7 +9,7 @@ STAMP := $(VENV)/.murakit-installed
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[all,test,bench]'
+	$(BIN)/python -m pip install --quiet --editable '.[all,test]'
 	touch $@
 
 ## demo: make radiographs, train on them, judge by study and region, save the model
@@ -31,6 +31,7 @@ examples: $(STAMP)
 
 ## bench: all benchmarks; writes benchmarks/RESULTS.md
 bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m benchmarks
 
 clean:

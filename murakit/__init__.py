@@ -2,6 +2,7 @@
 
 from importlib import import_module
 
+from ._disk import CacheWarning, cache_info, clear_cache
 from .classifier import MuraClassifier
 from .datasets import load_mura, load_radiographs
 from .images import UnreadableImage, read_image, read_square
@@ -13,13 +14,16 @@ from .synthetic import make_mura
 __version__ = "0.1.0"
 
 __all__ = [
+    "CacheWarning",
     "MuraClassifier",
     "MuraSearchCV",
     "PatientKFold",
     "PatientShuffleSplit",
     "UnreadableImage",
+    "cache_info",
     "check_disjoint",
     "check_mura",
+    "clear_cache",
     "load_mura",
     "load_radiographs",
     "make_mura",

@@ -16,6 +16,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ._data import Images, check_comparable, check_groups, check_labels, plain
+from ._folding import forget, make_own, refresh
 from ._machine import autocasts, repeatable_threads, resolve_device, seeds_of
 from ._progress import EpochProgress
 from ._splits import patient_holdout
@@ -70,21 +71,20 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     def _build_network(self, n_classes, seed):
         """Return a network with ``stages``, ``head`` and ``freeze_below``."""
 
-    @abstractmethod
-    def _load(self, items):
-        """Return the input tensor of all items."""
-
     def _continue_network(self, network):
         """Give a trained network the parameters that may change between two fits."""
         return network
 
-    def _run_frozen_part(self, network, inputs, *, augmented):
-        """Return what the trained part of the network takes, where that can be had beforehand."""
-        return inputs
+    @abstractmethod
+    def _training_inputs(self, network, parts, device, head_epochs):
+        """Return the inputs, and those of the head alone or None, of each (items, augmented) of `parts`.
+
+        The network is on the device; for inputs see `murakit._training.TrainingData`.
+        """
 
     @abstractmethod
-    def _load_batches(self, items):
-        """Yield input tensors of successive batches of items."""
+    def _log_proba_batches(self, network, items, device):
+        """Yield log-probabilities (b, n_classes) of successive batches of items."""
 
     # -- fitting ----------------------------------------------------------------------------
 
@@ -93,7 +93,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         self._validate_params()
         check_callbacks(self.callbacks, self.monitor)
         self._device()
-        continued = self.warm_start and hasattr(self, "net_")
+        continued = self.warm_start and hasattr(self, "_net")
         if X_val is None and (y_val is not None or groups_val is not None):
             raise ValueError("y_val or groups_val was passed without X_val: pass the validation samples too.")
         data, classes = self._prepare(X, y, groups, sample_weight, reset=not continued)
@@ -119,7 +119,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         self._validate_params()
         check_callbacks(self.callbacks, self.monitor)
         self._device()
-        continued = hasattr(self, "net_")
+        continued = hasattr(self, "_net")
         data, classes = self._prepare(X, y, groups, sample_weight, reset=not continued, classes=classes)
         if len(classes) < 2:
             raise ValueError(
@@ -245,34 +245,32 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         with repeatable_threads(self.random_state):
             # The estimator's own network stays as it is until the training has come to its end.
             network = (
-                self._continue_network(copy.deepcopy(self.net_.module_))
+                self._continue_network(copy.deepcopy(self._net.module_))
                 if continued
                 else self._build_network(len(classes), seeds.network)
             )
+            parts = [(train.items, True)] + ([] if valid is None else [(valid.items, False)])
+            head_epochs = 0 if continued or one_epoch else min(self.head_epochs, self.max_epochs)
+            device = self._device()
+            inputs = self._training_inputs(network.to(device), parts, device, head_epochs)
             data = [
-                None if part is None else self._to_tensors(network, part, weight, augmented=part is train)
-                for part, weight in zip((train, valid), weights)
-            ]
+                TrainingData(rows, part.code, weight, head_rows)
+                for (rows, head_rows), part, weight in zip(inputs, (train, valid), weights)
+            ] + [None]
             net = self._make_net(network, classes, seeds, validated=valid is not None, one_epoch=one_epoch)
             if table is None:
                 net.set_params(criterion__reduction="none")
             else:
                 # PyTorch's own weighted mean: the very bits that a loop by hand computes.
                 net.set_params(criterion__weight=torch.as_tensor(table, dtype=torch.float32))
-            net.set_params(
-                head_epochs=0 if continued or one_epoch else min(self.head_epochs, self.max_epochs)
-            )
+            net.set_params(head_epochs=head_epochs)
             network.generator = torch.Generator().manual_seed(seeds.torch)
             net.initialize()
             if one_epoch and continued:
                 self._resume_optimizer(net)
-            net.train_on(*data)
+            net.train_on(*data[:2])
         self._keep(net, classes, train, valid, continued=continued, one_epoch=one_epoch)
         return self
-
-    def _to_tensors(self, network, part, weight, *, augmented):
-        inputs = self._run_frozen_part(network, self._load(part.items), augmented=augmented)
-        return TrainingData(inputs, part.code, weight)
 
     def _resume_optimizer(self, net):
         """Take up the momenta of the last partial_fit, where the optimizer is still the same."""
@@ -348,7 +346,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         history = history.drop(columns=[c for c in history if c.endswith("_batch_count")])
         before = self.history_ if continued else history.iloc[:0]
         history["epoch"] += len(before)
-        self.net_ = net.strip()
+        self._net = net.strip()
         self.classes_ = classes
         self.history_ = pd.concat([before, history], ignore_index=True) if len(before) else history
         self.n_epochs_ = len(self.history_)
@@ -369,6 +367,15 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         self.train_patients_ = trained
         self.validation_patients_ = held
 
+    @property
+    def net_(self):
+        """The trained net, on the CPU."""
+        if not hasattr(self, "_net"):
+            raise AttributeError(f"this {type(self).__name__} is not fitted, so it has no net_ yet")
+        # Whoever asks for it may change it; its frozen stages are those of other models too.
+        make_own(self._net.module_)
+        return self._net
+
     # -- the machine ------------------------------------------------------------------------
 
     def _device(self, *, predicting=False):
@@ -384,24 +391,21 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         check_is_fitted(self)
         samples = self._read_samples(X)
         device = self._device(predicting=True)
-        network, done = self.net_.module_, []
+        network = self._net.module_
+        refresh(network)
         try:
-            network.to(device)
+            network.to(device).eval()
             with torch.inference_mode():
-                for batch in self._load_batches(samples.items):
-                    done.append(self._image_log_proba(network, batch, device).cpu().numpy())
+                per_image = np.concatenate(
+                    [block.cpu().numpy() for block in self._log_proba_batches(network, samples.items, device)]
+                )
         finally:
             network.to("cpu")
-        per_image = np.concatenate(done)
+            if device != "cpu":
+                forget(network)
         total = np.full((samples.n_rows, len(self.classes_)), -np.inf)
         np.logaddexp.at(total, samples.row, per_image)
         return total - np.log(np.bincount(samples.row, minlength=samples.n_rows))[:, None]
-
-    def _image_log_proba(self, network, batch, device):
-        network.eval()
-        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=self._autocast(device)):
-            logits = network(batch.to(device, non_blocking=True))
-        return logits.double().log_softmax(dim=1)
 
     def predict_proba(self, X):
         """Return the probability of each class; see `MuraClassifier.predict_proba`."""
@@ -419,7 +423,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def __sklearn_is_fitted__(self):
-        return hasattr(self, "net_")
+        return hasattr(self, "_net")
 
     def __getstate__(self):
         state = dict(super().__getstate__())

@@ -6,6 +6,7 @@ from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
+import psutil
 import torch
 
 # Sums in PyTorch depend, in the last bits, on the number of threads, and joblib gives its worker
@@ -94,3 +95,20 @@ def autocasts(precision, device):
         on_gpu = torch.device(device).type == "cuda"
         return on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     return precision == "bfloat16"
+
+
+def free_memory():
+    """Return the bytes of main memory that are free, within the limit of a container or batch job."""
+    free = psutil.virtual_memory().available
+    try:
+        # psutil sees the whole machine; Linux ends a process that outgrows its control group.
+        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
+            free = min(free, max(0, int(limit.read()) - int(used.read())))
+    except (OSError, ValueError):
+        pass  # no such group, or one without a limit ("max")
+    return free
+
+
+def free_device_memory(device):
+    """Return the bytes that are free on a GPU."""
+    return torch.cuda.mem_get_info(torch.device(device))[0]

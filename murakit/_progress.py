@@ -20,6 +20,11 @@ def progress_bar(iterable=None, *, total, desc, unit, disable=False):
     )
 
 
+def say(text):
+    """Print a line, above a bar that may be on the screen."""
+    tqdm.write(text, file=sys.stdout)
+
+
 class EpochProgress:
     """One bar over the epochs, or one line an epoch where nobody watches.
 

@@ -15,6 +15,8 @@ from skorch.callbacks import BatchScoring, Callback, EarlyStopping, EpochScoring
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from ._ahead import ahead
+from ._folding import forget
 from ._scoring import FixedPredictions, as_scorer
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
@@ -22,6 +24,11 @@ _OPTIMIZER_DEFAULTS = {"sgd": {"momentum": 0.9}}
 
 # The paper divides the rate by ten when the validation loss plateaus.
 PLATEAU_FACTOR = 0.1
+
+# Losses that a GPU is asked for together, and images that are validated together where that is more
+# than a training step takes.
+_LOSSES_AT_ONCE = 32
+_VALIDATED_AT_ONCE = 32
 
 
 def check_callbacks(callbacks, monitor):
@@ -43,42 +50,52 @@ def check_callbacks(callbacks, monitor):
 
 
 class TrainingData:
-    """What a network trains on or is validated with, in memory.
+    """What a network trains on or is validated with.
 
     Parameters
     ----------
-    inputs : Tensor of shape (n, ...)
-        For radiographs uint8, (n, 1, s, s).
+    inputs : Rows or TensorRows
+        Anything of that length whose ``__getitems__(rows)`` returns the tensor of a batch, with the
+        attributes ``held`` (whether that takes no time) and ``stage`` (the first stage that the
+        network runs on it; None: from the beginning).
     target : ndarray of shape (n,), dtype int64
         Codes of the classes.
     weight : ndarray of shape (n,), dtype float32
         Weight of each image in the loss.
+    head_inputs : Rows, TensorRows or None
+        What to take instead of `inputs` while only the head is trained.
     """
 
-    def __init__(self, inputs, target, weight):
+    def __init__(self, inputs, target, weight, head_inputs=None):
         self.inputs = inputs
+        self.head_inputs = head_inputs
         self.target = torch.as_tensor(target, dtype=torch.int64)
         self.weight = torch.as_tensor(weight, dtype=torch.float32)
 
     def __len__(self):
         return len(self.target)
 
-    def subset(self, rows):
-        """Return the data of some rows."""
-        return TrainingData(self.inputs[rows], self.target[rows], self.weight[rows])
+    def in_phase(self, *, head_only):
+        """Return the data of the epochs in which only the head is trained, or of the others."""
+        if not head_only or self.head_inputs is None:
+            return self
+        return TrainingData(self.head_inputs, self.target, self.weight)
 
 
 class Batches:
     """Batches of a `TrainingData`, shuffled anew each time where a generator is given.
 
+    Where it takes time, the next batch is gathered while this one is computed on.
+
     A last batch of one image would have no variance for a BatchNorm to divide by; it goes to the
     batch before.
     """
 
-    def __init__(self, data, batch_size, rng=None):
+    def __init__(self, data, batch_size, rng=None, device="cpu"):
         self.data = data
         self.batch_size = batch_size
         self.rng = rng
+        self.device = torch.device(device)
 
     def __iter__(self):
         n_rows = len(self.data)
@@ -86,10 +103,47 @@ class Batches:
         starts = list(range(0, n_rows, self.batch_size))
         if self.rng is not None and len(starts) > 1 and n_rows - starts[-1] == 1:
             starts.pop()
-        for start, stop in zip(starts, [*starts[1:], n_rows]):
-            rows = torch.from_numpy(order[start:stop])
-            data = self.data
-            yield data.inputs[rows], (data.target[rows], data.weight[rows])
+        batches = (order[start:stop] for start, stop in zip(starts, [*starts[1:], n_rows]))
+        inputs = self.data.inputs
+        gathered = ((rows, self._gather(inputs, rows)) for rows in batches)
+        for rows, batch in gathered if inputs.held else ahead(gathered):
+            rows = torch.from_numpy(rows)
+            yield batch, (self.data.target[rows], self.data.weight[rows])
+
+    def _gather(self, inputs, rows):
+        batch = inputs.__getitems__(rows)
+        if self.device.type == "cuda" and not batch.is_cuda:
+            # From pinned memory the copy runs while the GPU computes.
+            batch = batch.pin_memory().to(self.device, non_blocking=True)
+        return batch
+
+
+class _Tally:
+    """The mean of an epoch's losses, weighted as its images are."""
+
+    def __init__(self):
+        self.waiting = []
+        self.total = self.norm = 0.0
+        self.count = 0
+        self.last = math.nan
+
+    def add(self, loss, weight):
+        self.waiting.append((loss.detach(), float(weight.sum())))
+
+    def read(self):
+        """Take up the losses that were added; return the number of the first batch that has none."""
+        if not self.waiting:
+            return None
+        losses = torch.stack([loss for loss, _ in self.waiting]).tolist()
+        for loss, (_, weight) in zip(losses, self.waiting):
+            self.count += 1
+            self.last = loss
+            if not math.isfinite(loss):
+                return self.count
+            self.total += loss * weight
+            self.norm += weight
+        self.waiting = []
+        return None
 
 
 class TrainingNet(NeuralNet):
@@ -165,11 +219,26 @@ class TrainingNet(NeuralNet):
 
     # -- one step ---------------------------------------------------------------------------
 
-    def infer(self, x, **fit_params):
+    def infer(self, x, stage=None, **fit_params):
+        kwargs = {} if stage is None else {"begin": stage}
         device_type = torch.device(self.device).type
         with torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.autocast):
-            logits = self.module_(x.to(self.device, non_blocking=True))
+            logits = self.module_(x.to(self.device, non_blocking=True), **kwargs)
         return logits.float()
+
+    def train_step(self, batch, **fit_params):
+        """Do one step; skorch's own lists every parameter for callbacks, even where there are none."""
+        if self.callbacks_:
+            return super().train_step(batch, **fit_params)
+        self._zero_grad_optimizer()
+        step = self.train_step_single(batch, **fit_params)
+        self.optimizer_.step()
+        return step
+
+    def _set_training(self, training=True):
+        # Walking through all modules takes longer than a step of a head.
+        if self.module_.training != training:
+            self.module_.train(training)
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
         """Return the weighted mean, as ``CrossEntropyLoss(weight=...)`` defines it."""
@@ -212,16 +281,23 @@ class TrainingNet(NeuralNet):
         return self
 
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
-        train, valid = X
-        batches = Batches(train, self.batch_size, self.rng)
+        whole_train, whole_valid = X
         for epoch in range(1, self.max_epochs + 1):
             if epoch == self.head_epochs + 1 and self.head_epochs:
                 self._start_phase(head_only=False)
+            head_only = epoch <= self.head_epochs
+            train = whole_train.in_phase(head_only=head_only)
+            valid = None if whole_valid is None else whole_valid.in_phase(head_only=head_only)
+            if hasattr(train.inputs, "start_epoch"):
+                train.inputs.start_epoch(epoch - 1)
+            batches = Batches(train, self.batch_size, self.rng, self.device)
             started = time.perf_counter()
             self.notify("on_epoch_begin", dataset_train=train, dataset_valid=valid)
             self.history.record("stage", self.phase_)
             self.history.record("lr", self.optimizer_.param_groups[0]["lr"])
-            self.run_single_epoch(batches, training=True, prefix="train", step_fn=self.train_step)
+            self.run_single_epoch(
+                batches, training=True, prefix="train", step_fn=self.train_step, stage=train.inputs.stage
+            )
             if valid is not None:
                 self._validate(valid)
             self.history.record("best", self._judge())
@@ -234,20 +310,27 @@ class TrainingNet(NeuralNet):
         return self
 
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
-        total = norm = 0.0
-        count = 0
-        for count, batch in enumerate(iterator, 1):
+        tally = _Tally()
+        # Asking a GPU for a loss makes it wait for the next batch; callbacks expect to find it.
+        at_once = torch.device(self.device).type == "cpu" or bool(self.callbacks_)
+        for batch in iterator:
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch, **fit_params)
-            loss, weight = step["loss"].item(), float(batch[1][1].sum())
-            if not math.isfinite(loss):
-                self._fail(prefix, loss, count)
-            self.history.record_batch(f"{prefix}_loss", loss)
-            self.history.record_batch(f"{prefix}_batch_size", len(batch[0]))
+            tally.add(step["loss"], batch[1][1])
+            if at_once or len(tally.waiting) == _LOSSES_AT_ONCE:
+                self._check(tally, prefix)
+            if self.callbacks_:
+                self.history.record_batch(f"{prefix}_loss", tally.last)
+                self.history.record_batch(f"{prefix}_batch_size", len(batch[0]))
             self.notify("on_batch_end", batch=batch, training=training, **step)
-            total, norm = total + loss * weight, norm + weight
-        self.history.record(f"{prefix}_loss", total / norm)
-        self.history.record(f"{prefix}_batch_count", count)
+        self._check(tally, prefix)
+        self.history.record(f"{prefix}_loss", tally.total / tally.norm)
+        self.history.record(f"{prefix}_batch_count", tally.count)
+
+    def _check(self, tally, prefix):
+        bad = tally.read()
+        if bad is not None:
+            self._fail(prefix, tally.last, bad)
 
     def _fail(self, prefix, loss, batch):
         what = {"train": "training", "valid": "validation"}[prefix]
@@ -262,11 +345,12 @@ class TrainingNet(NeuralNet):
         logits = []
 
         def step(batch):
-            result = self.validation_step(batch)
+            result = self.validation_step(batch, stage=valid.inputs.stage)
             logits.append(result["y_pred"].cpu())
             return result
 
-        self.run_single_epoch(Batches(valid, self.batch_size), training=False, prefix="valid", step_fn=step)
+        batches = Batches(valid, max(self.batch_size, _VALIDATED_AT_ONCE), device=self.device)
+        self.run_single_epoch(batches, training=False, prefix="valid", step_fn=step)
         if not self.scorers:
             return
         proba = torch.cat(logits).softmax(dim=1).numpy()
@@ -319,6 +403,8 @@ class TrainingNet(NeuralNet):
     def strip(self):
         """Drop all that only training needs, and go to the CPU."""
         self.module_.generator = None
+        # Stages that were run as frozen ones while the head alone was trained have changed since.
+        forget(self.module_)
         self.module_.to("cpu")
         self.module_.eval()
         self.module_.requires_grad_(False)

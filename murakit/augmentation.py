@@ -1,10 +1,15 @@
 """Random changes of a whole batch of radiographs, on the device where it lies."""
 
+import zlib
+
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 __all__ = ["Augmentation"]
+
+_STRENGTHS = ("flip", "rotation", "scale", "shift", "brightness", "contrast")
 
 
 class Augmentation(nn.Module):
@@ -64,7 +69,22 @@ class Augmentation(nn.Module):
         -------
         images : Tensor of shape (b, 1, s, s), dtype float32
         """
-        draws = torch.rand(7, len(images), generator=generator)
+        return self.apply(images, torch.rand(7, len(images), generator=generator))
+
+    def apply(self, images, draws):
+        """Change a batch as numbers say that were drawn before.
+
+        Parameters
+        ----------
+        images : Tensor of shape (b, 1, s, s), dtype float32
+            Grey values from 0 to 1.
+        draws : Tensor of shape (7, b), dtype float32
+            From 0 to 1, on the CPU.
+
+        Returns
+        -------
+        images : Tensor of shape (b, 1, s, s), dtype float32
+        """
         theta = self._affine(draws).to(images.device, non_blocking=True)
         grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
         images = functional.grid_sample(images, grid, align_corners=False)
@@ -72,6 +92,28 @@ class Augmentation(nn.Module):
         mean = images.mean(dim=(1, 2, 3), keepdim=True)
         contrasted = (images - mean) * (1 + self.contrast * tone[0]) + mean
         return (contrasted + self.brightness * tone[1]).clamp(0, 1)
+
+    @staticmethod
+    def fixed_draws(images, view):
+        """Draw for one of an image's fixed views: the same wherever and whenever it is made.
+
+        Parameters
+        ----------
+        images : ndarray of shape (b, 1, s, s), dtype uint8
+            The pixels, which alone decide, with `view`.
+        view : int
+            Number of the view, from 0.
+
+        Returns
+        -------
+        draws : Tensor of shape (7, b), dtype float32
+        """
+        seeds = [zlib.crc32(np.ascontiguousarray(image)) for image in images]
+        draws = [np.random.default_rng([view, seed]).random(7, dtype=np.float32) for seed in seeds]
+        return torch.from_numpy(np.stack(draws, axis=1))
+
+    def __repr__(self):
+        return f"Augmentation({', '.join(f'{name}={getattr(self, name)!r}' for name in _STRENGTHS)})"
 
     def _affine(self, draws):
         flipped = torch.where(draws[0] < self.flip, -1.0, 1.0)

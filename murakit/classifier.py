@@ -2,30 +2,21 @@
 
 import inspect
 import os
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral, Real
 
 import numpy as np
 import torch
-from joblib import cpu_count
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._base import NetClassifier
 from ._data import Samples
+from ._onnx import onnx_logits
 from ._paths import as_paths, check_unique, expand, patients_of, regions_or_none
-from ._progress import progress_bar
+from ._sources import Sources
 from .augmentation import Augmentation
-from .images import read_square
 from .networks import BACKBONES, build_radiograph
 
 __all__ = ["MuraClassifier"]
-
-# Decoded images that may wait for the network while it predicts: enough to keep it busy.
-_BATCHES_AHEAD = 2
-
-# Bytes of activations of the frozen stages that a fit may keep in memory.
-_MOST_STORED = 2 * 2**30
 
 
 class MuraClassifier(NetClassifier):
@@ -70,7 +61,7 @@ class MuraClassifier(NetClassifier):
     weight_decay : float, default=1e-2
         Weight decay of all trained parameters.
     batch_size : int, default=32
-        Images a step, and images at a time in prediction.
+        Images a training step.
     max_epochs : int, default=30
         Epochs at the most.
     head_epochs : int, default=0
@@ -90,13 +81,30 @@ class MuraClassifier(NetClassifier):
         Epochs without improvement after which the learning rate is divided by 10; None: never.
     tta : bool, default=False
         Average the probabilities of each image and of its mirror image.
+    cache : str, path-like or None, default=None
+        A folder for decoded images and for what the frozen stages make of them, each computed once
+        for all epochs, folds, trials and processes that name it. None: memory, for the time of one
+        `fit`. `murakit.cache_info` tells what it holds, `murakit.clear_cache` empties it.
+    cache_limit : int or None, default=None
+        Most bytes that `cache` (without it: a fit, in memory) may take. What does not fit is not
+        stored, with a warning. None: all but 1 GiB of the free disk, or a quarter of the free memory.
+    augment_views : int or None, default=None
+        Train on so many fixed random views of each image, in turns, so that frozen stages see each
+        view once. None: fresh random changes in every epoch, and frozen stages run in every step.
+        Without frozen stages there is nothing to gain, and changes stay fresh.
+    feature_dtype : {"float32", "float16"}, default="float32"
+        Type in which outputs of frozen stages are stored. ``"float16"`` takes half the room;
+        probabilities change by some hundredths.
+    runtime : {"torch", "onnx"}, default="torch"
+        What predicts on a CPU: PyTorch, or ONNX Runtime (``pip install 'murakit[onnx]'``), which is
+        faster but takes seconds to start. Its numbers are taken only if they are PyTorch's to 1e-5.
     device : str or torch.device, default="auto"
         ``"auto"``: a CUDA GPU where there is one, else the CPU. Where there is no GPU, a model
         that was trained with ``"cuda"`` predicts on the CPU.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         ``"auto"``: bfloat16 autocast on GPUs that compute in it, else float32.
     n_jobs : int or None, default=None
-        Threads that read images. None: as many as there are CPUs; -1 likewise.
+        Threads that decode images. None: as many as there are CPUs; -1 likewise.
     random_state : int, RandomState instance or None, default=None
         Decides the validation patients, the head's first weights, the order of the images and
         their augmentation. An int gives the same weights in every process of the same kind of
@@ -167,6 +175,11 @@ class MuraClassifier(NetClassifier):
         "resize": [StrOptions({"pad", "squash"})],
         "augment": ["boolean", dict],
         "tta": ["boolean"],
+        "cache": [str, os.PathLike, None],
+        "cache_limit": [Interval(Integral, 0, None, closed="left"), None],
+        "augment_views": [Interval(Integral, 1, None, closed="left"), None],
+        "feature_dtype": [StrOptions({"float32", "float16"})],
+        "runtime": [StrOptions({"torch", "onnx"})],
         "n_jobs": [Integral, None],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
     }
@@ -195,6 +208,11 @@ class MuraClassifier(NetClassifier):
         n_iter_no_change=5,
         lr_patience=2,
         tta=False,
+        cache=None,
+        cache_limit=None,
+        augment_views=None,
+        feature_dtype="float32",
+        runtime="torch",
         device="auto",
         precision="auto",
         n_jobs=None,
@@ -224,6 +242,11 @@ class MuraClassifier(NetClassifier):
         self.n_iter_no_change = n_iter_no_change
         self.lr_patience = lr_patience
         self.tta = tta
+        self.cache = cache
+        self.cache_limit = cache_limit
+        self.augment_views = augment_views
+        self.feature_dtype = feature_dtype
+        self.runtime = runtime
         self.device = device
         self.precision = precision
         self.n_jobs = n_jobs
@@ -355,6 +378,8 @@ class MuraClassifier(NetClassifier):
             dropout=self.dropout,
             augmentation=self._augmentation(),
             seed=seed,
+            # A callback may do with the network what it likes.
+            share_frozen=not any(not isinstance(callback, str) for callback in self.callbacks or ()),
         )
 
     def _augmentation(self):
@@ -377,69 +402,47 @@ class MuraClassifier(NetClassifier):
         network.dropout.p = self.dropout
         return network
 
-    def _run_frozen_part(self, network, images, *, augmented):
-        """Run the stages that never change over all images once, where nothing random comes before."""
-        network.freeze_below(self.unfreeze)
-        random = augmented and network.augmentation is not None
-        if random or self.head_epochs or not network.frozen:
-            return images
-        device = self._device()
-        network.eval().to(device)
-        with (
-            torch.no_grad(),
-            torch.autocast(torch.device(device).type, torch.bfloat16, self._autocast(device)),
-        ):
-            first = network.frozen_part(images[:1].to(device))
-            if first.numel() * first.element_size() * len(images) > _MOST_STORED:
-                return images
-            stored = torch.empty(len(images), *first.shape[1:])
-            for start in range(0, len(images), int(self.batch_size)):
-                rows = slice(start, start + int(self.batch_size))
-                stored[rows] = network.frozen_part(images[rows].to(device))
-            return stored
-
     # -- reading ----------------------------------------------------------------------------
 
-    def _n_threads(self):
-        n_cpus = cpu_count()
-        if self.n_jobs is None:
-            return n_cpus
-        return max(1, n_cpus + 1 + self.n_jobs) if self.n_jobs < 0 else max(1, self.n_jobs)
+    def _sources(self, network, unfreeze, device, *, fitting):
+        return Sources(
+            network,
+            unfreeze,
+            image_size=self.image_size,
+            resize=self.resize,
+            cache=self.cache,
+            cache_limit=self.cache_limit,
+            feature_dtype=self.feature_dtype,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose if fitting else 0,
+            device=device,
+            autocast=self._autocast(device),
+            fitting=fitting,
+        )
 
-    def _read(self, path):
-        return read_square(path, self.image_size, self.resize)
-
-    def _load(self, items):
-        images = np.empty((len(items), 1, self.image_size, self.image_size), dtype=np.uint8)
-        with ThreadPoolExecutor(self._n_threads()) as pool:
-            decoded = pool.map(self._read, items)
-            bar = progress_bar(
-                decoded, total=len(items), desc="Reading", unit="image", disable=not self.verbose
+    def _training_inputs(self, network, parts, device, head_epochs):
+        network.freeze_below(self.unfreeze).eval()
+        sources = self._sources(network, self.unfreeze, device, fitting=True)
+        changing = network.augmentation is not None
+        return [
+            sources.for_training(
+                items,
+                augmented=augmented and changing,
+                views=self.augment_views,
+                head_epochs=head_epochs,
             )
-            for row, image in enumerate(bar):
-                images[row, 0] = image
-        return torch.from_numpy(images)
+            for items, augmented in parts
+        ]
 
-    def _load_batches(self, items):
-        starts = range(0, len(items), self.batch_size)
-        with ThreadPoolExecutor(self._n_threads()) as pool:
-            waiting = deque()
-            for start in starts:
-                waiting.append(
-                    [pool.submit(self._read, item) for item in items[start : start + self.batch_size]]
-                )
-                if len(waiting) > _BATCHES_AHEAD:
-                    yield _stack(waiting.popleft())
-            while waiting:
-                yield _stack(waiting.popleft())
-
-    def _image_log_proba(self, network, batch, device):
-        plain = super()._image_log_proba(network, batch, device)
-        if not self.tta:
-            return plain
-        mirrored = super()._image_log_proba(network, batch.flip(-1), device)
-        return torch.logaddexp(plain, mirrored) - np.log(2)
-
-
-def _stack(futures):
-    return torch.from_numpy(np.stack([future.result() for future in futures])[:, None])
+    def _log_proba_batches(self, network, items, device):
+        sources = self._sources(network, self._net.unfreeze, device, fitting=False)
+        by_onnx = self.runtime == "onnx" and device == "cpu"
+        for inputs, begin in sources.for_prediction(items, mirrored=self.tta):
+            done = []
+            for batch in inputs:
+                logits = onnx_logits(network, batch) if by_onnx and begin is None else None
+                if logits is None:
+                    with torch.autocast(sources.device.type, torch.bfloat16, self._autocast(device)):
+                        logits = network.infer(batch.to(device, non_blocking=True), begin=begin)
+                done.append(logits.double().log_softmax(dim=1))
+            yield done[0] if len(done) == 1 else torch.logaddexp(*done) - np.log(2)

@@ -7,6 +7,9 @@ from PIL import Image, ImageOps
 
 __all__ = ["UnreadableImage", "read_image", "read_square"]
 
+# Raised with every change that makes other pixels of a file; stored images carry it.
+PIXELS = 1
+
 _WIDE_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 
 

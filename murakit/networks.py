@@ -1,13 +1,13 @@
 """Backbones as ordered, named stages, and the network that turns uint8 radiographs into logits."""
 
-import os
-import threading
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+
+from ._folding import fold, share, weights_hash
+from ._weight_files import backbone_weights, seeded
 
 __all__ = ["BACKBONES", "Backbone", "Radiograph", "build_radiograph"]
 
@@ -69,6 +69,10 @@ BACKBONES = {
 }
 
 
+# Shapes of activations, for which a network has to be run.
+_SHAPES = {}
+
+
 class SeededDropout(nn.Module):
     """Dropout that draws from the network's own generator, not from the global one."""
 
@@ -98,6 +102,8 @@ class Radiograph(nn.Module):
         Share of the features that are dropped before the last layer while training.
     augmentation : Module or None
         Called with a batch in [0, 1] and a generator, while training only.
+    name : str
+        The backbone's name.
 
     Attributes
     ----------
@@ -105,17 +111,20 @@ class Radiograph(nn.Module):
         Where augmentation and dropout draw from; set for the time of a training.
     """
 
-    def __init__(self, stages, n_features, n_classes, *, dropout=0.0, augmentation=None):
+    def __init__(self, stages, n_features, n_classes, *, dropout=0.0, augmentation=None, name=""):
         super().__init__()
+        self.name = name
         self.stages = nn.ModuleDict(stages)
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.dropout = SeededDropout(dropout)
         self.head = nn.Linear(n_features, n_classes)
         self.augmentation = augmentation
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD), persistent=False)
         self.generator = None
         self.frozen = frozenset()
+
+    # -- what is trained --------------------------------------------------------------------
 
     def freeze_below(self, unfreeze):
         """Freeze every stage before ``unfreeze``: no gradient, BatchNorm statistics kept.
@@ -125,18 +134,19 @@ class Radiograph(nn.Module):
         unfreeze : str
             The first stage to train, ``"head"`` for none of them, ``"all"`` for every one.
         """
-        self.frozen = frozenset(self._before(unfreeze))
+        self.frozen = frozenset(self.before(unfreeze))
         for name, stage in self.stages.items():
             stage.requires_grad_(name not in self.frozen)
         self.train(self.training)
         return self
 
-    def _before(self, unfreeze):
+    def before(self, stage):
+        """Return the names of the stages before one, all of them for ``"head"``, none for ``"all"``."""
         names = list(self.stages)
-        if unfreeze not in (*names, "head", "all"):
-            raise ValueError(f"unfreeze={unfreeze!r} is no stage: choose 'all', 'head' or one of {names}.")
-        first = {"all": 0, "head": len(names)}.get(unfreeze)
-        return names[: names.index(unfreeze) if first is None else first]
+        if stage not in (*names, "head", "all"):
+            raise ValueError(f"unfreeze={stage!r} is no stage: choose 'all', 'head' or one of {names}.")
+        first = {"all": 0, "head": len(names)}.get(stage)
+        return names[: names.index(stage) if first is None else first]
 
     def train(self, mode=True):
         super().train(mode)
@@ -148,46 +158,103 @@ class Radiograph(nn.Module):
 
     def trained_state(self, unfreeze):
         """Return the entries of the state dict that a training from ``unfreeze`` on can change."""
-        frozen = tuple(f"stages.{name}." for name in self._before(unfreeze))
+        frozen = tuple(f"stages.{name}." for name in self.before(unfreeze))
         return {key: value for key, value in self.state_dict().items() if not key.startswith(frozen)}
 
-    def to_input(self, images):
-        """Turn (b, 1, s, s) uint8 grey values into what the first stage takes."""
-        x = images.to(torch.float32) / 255
-        if self.training and self.augmentation is not None:
-            x = self.augmentation(x, self.generator)
-        return (x - self.mean) / self.std
+    # -- stages that do not change ----------------------------------------------------------
 
-    def frozen_part(self, images):
-        """Return what the first trained stage takes: the output of the stages before it."""
-        if len(images) == 1 and self.frozen:
+    def run_before(self, stage, inputs, *, begin=None, draws=None):
+        """Run the stages before one, as they are: no gradient, BatchNorms folded into convolutions.
+
+        The one way in which frozen stages are computed, so that the result is the same, to the last
+        bit, whether it is stored or computed in the step that needs it.
+
+        Parameters
+        ----------
+        stage : str
+            The first stage that is not run; with ``"head"``, the features are pooled.
+        inputs : Tensor
+            Radiographs (b, 1, s, s) uint8; or what the stages before `begin` made of them.
+        begin : str or None
+            The first stage that is run, where `inputs` are no radiographs.
+        draws : Tensor of shape (7, b) or None
+            Numbers for the augmentation, see `Augmentation.apply`.
+
+        Returns
+        -------
+        outputs : Tensor of shape (b, c, h, w) or (b, n_features)
+        """
+        done = self.before(begin) if begin is not None else []
+        names = self.before(stage)[len(done) :]
+        if len(inputs) == 1 and names:
             # Alone, an image takes another path through the kernels and differs in the last bits.
-            return self.frozen_part(images.expand(2, -1, -1, -1))[:1]
+            twice = None if draws is None else draws.expand(-1, 2)
+            inputs = inputs.expand(2, *inputs.shape[1:])
+            return self.run_before(stage, inputs, begin=begin, draws=twice)[:1]
         # Without this, autograd would keep the activations of stages that get no gradient.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            x = self.to_input(images)
-            for name, stage in self.stages.items():
-                if name in self.frozen:
-                    x = stage(x)
-            return self.pool(x) if len(self.frozen) == len(self.stages) else x
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not names):
+            x = self._enter(inputs, begin, draws)
+            for name in names:
+                x = fold(self, name)(x)
+            return self.pool(x) if stage == "head" and x.ndim == 4 else x
 
-    def forward(self, inputs):
+    def shape_before(self, stage, image_shape):
+        """Return the shape of what the stages before one make of an image (1, s, s), without a batch."""
+        names = self.before(stage)
+        parts = [tuple(p.shape) for name in names for p in self.stages[name].parameters()]
+        key = self.name, stage, tuple(image_shape), str(parts)
+        if key not in _SHAPES:
+            with torch.no_grad():
+                pixels = torch.zeros(2, *image_shape, dtype=torch.uint8, device=self.mean.device)
+                _SHAPES[key] = tuple(self.run_before(stage, pixels).shape[1:])
+        return _SHAPES[key]
+
+    def fingerprint(self, stage):
+        """Return a text that stands for the weights of all stages before one."""
+        return weights_hash(self, self.before(stage))
+
+    # -- all of it --------------------------------------------------------------------------
+
+    def _enter(self, inputs, begin, draws):
+        if begin is not None:
+            return inputs.to(torch.float32)
+        x = inputs.to(torch.float32) / 255
+        if draws is not None:
+            x = self.augmentation.apply(x, draws)
+        # Channels last, which convolutions are fastest with; the permutations copy nothing.
+        return ((x.permute(0, 2, 3, 1) - self.mean) / self.std).permute(0, 3, 1, 2)
+
+    def forward(self, inputs, begin=None):
         """Return the logits (b, k) of a batch.
 
         Parameters
         ----------
-        inputs : Tensor of shape (b, 1, s, s), dtype uint8; or float32
-            Radiographs, or what `frozen_part` made of them.
+        inputs : Tensor of shape (b, 1, s, s), dtype uint8; or float
+            Radiographs, or what the frozen stages before `begin` made of them.
+        begin : str or None
+            The first stage that is run, where `inputs` are no radiographs.
         """
-        x = self.frozen_part(inputs) if inputs.dtype == torch.uint8 else inputs
-        for name, stage in self.stages.items():
-            if name not in self.frozen:
-                x = stage(x)
+        draws = None
+        if begin is None and self.training and self.augmentation is not None:
+            draws = torch.rand(7, len(inputs), generator=self.generator)
+        names = list(self.stages)
+        done = len(self.before(begin)) if begin is not None else 0
+        first = max(done, len(self.frozen))
+        stage = names[first] if first < len(names) else "head"
+        x = self.run_before(stage, inputs, begin=begin, draws=draws)
+        for name in names[first:]:
+            x = self.stages[name](x)
         features = x if x.ndim == 2 else self.pool(x)
         return self.head(self.dropout(features, self.generator))
 
+    def infer(self, inputs, begin=None):
+        """Return the logits as `forward` does in evaluation, with every BatchNorm folded."""
+        return self.head(self.run_before("head", inputs, begin=begin))
 
-def build_radiograph(backbone, n_classes, *, weights, unfreeze, dropout, augmentation, seed):
+
+def build_radiograph(
+    backbone, n_classes, *, weights, unfreeze, dropout, augmentation, seed, share_frozen=False
+):
     """Build a network with its weights.
 
     Parameters
@@ -203,6 +270,9 @@ def build_radiograph(backbone, n_classes, *, weights, unfreeze, dropout, augment
     augmentation : Module or None
     seed : int
         Seed of the random weights; the caller's random state is left as it is.
+    share_frozen : bool
+        Let the frozen stages share their weights with other networks, instead of copying them; see
+        `murakit._folding.make_own`.
 
     Returns
     -------
@@ -223,84 +293,24 @@ def build_radiograph(backbone, n_classes, *, weights, unfreeze, dropout, augment
             f"unfreeze={unfreeze!r} is no stage of {backbone}: choose 'all', 'head' or one of "
             f"{list(entry.stages)}."
         )
-    with _seeded(seed):
-        model = entry.build()
-        stages = entry.take_apart(model)
-        network = Radiograph(stages, entry.n_features, n_classes, dropout=dropout, augmentation=augmentation)
-    if weights is not None:
-        state = _imagenet_state(backbone) if weights == "imagenet" else _file_state(weights)
-        _load(network, model, entry, state, weights)
-    return network.freeze_below(unfreeze)
-
-
-_SEEDING = threading.Lock()
-
-
-@contextmanager
-def _seeded(seed):
-    """Make PyTorch's initialisers repeatable; they take no generator of their own."""
-    with _SEEDING, torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
-
-
-def _imagenet_state(backbone):
-    from torchvision.models import get_model_weights
-
-    weights = get_model_weights(backbone).DEFAULT
-    try:
-        return weights.get_state_dict(progress=False, check_hash=True)
-    except Exception as error:
-        raise OSError(
-            f"weights='imagenet': {weights.url} could not be downloaded ({error}). Without a network, fetch "
-            "that file elsewhere and pass its path as weights=, or copy it to "
-            f"{torch.hub.get_dir()}/checkpoints; weights=None starts from random weights."
-        ) from error
-
-
-def _file_state(path):
-    path = os.path.expanduser(os.fspath(path))
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"weights={path!r}: there is no such file. Pass 'imagenet', None, or the path of a state dict "
-            "saved with torch.save(model.state_dict(), path)."
+    shared, last_layer = backbone_weights(entry, weights, seed)
+    with torch.device("meta"):
+        stages = entry.take_apart(entry.build())
+    # Another seed than that of random stages, whose first numbers the head would repeat.
+    with seeded(seed ^ 1):
+        network = Radiograph(
+            stages, entry.n_features, n_classes, dropout=dropout, augmentation=augmentation, name=backbone
         )
-    try:
-        # weights_only: a file of weights must not be able to run code.
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(
-            f"weights={path!r} cannot be read as a state dict ({type(error).__name__}). Save it with "
-            "torch.save(model.state_dict(), path); whole pickled models are not loaded: they can run code."
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"weights={path!r} holds no state dict (a dict of names to tensors).")
-    return {key.removeprefix("module."): value for key, value in state.items()}
-
-
-def _load(network, model, entry, state, weights):
-    """Load a state dict of torchvision's model, or one of `Radiograph`, with or without a last layer."""
-    own = any(key.startswith("stages.") for key in state)
-    target, last = (network, "head.") if own else (model, f"{entry.last_layer}.")
-    head = {key.removeprefix(last): value for key, value in state.items() if key.startswith(last)}
-    rest = {key: value for key, value in state.items() if not key.startswith(last)}
-    expected = {key: value for key, value in target.state_dict().items() if not key.startswith(last)}
-    # Files from before PyTorch 0.4.1 lack the counters; they play no part in the computation.
-    missing = [key for key in expected if key not in rest and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in rest if key not in expected]
-    shapes = [key for key in rest if key in expected and rest[key].shape != expected[key].shape]
-    if missing or unexpected or shapes:
-        raise ValueError(
-            f"weights={str(weights)!r} does not fit {entry.name}: {len(missing)} entries are missing "
-            f"{missing[:3]}, {len(unexpected)} are unknown {unexpected[:3]}, {len(shapes)} have another "
-            f"shape {shapes[:3]}. Pass a state dict of torchvision's {entry.name}."
-        )
-    target.load_state_dict(rest, strict=False)
+    frozen = network.before(unfreeze) if share_frozen else []
+    for name, stage in network.stages.items():
+        state = shared.state[name]
+        if name not in frozen:
+            state = {key: value.clone() for key, value in state.items()}
+        stage.load_state_dict(state, assign=True)
+    share(network, shared, frozen)
     # A last layer for other classes (ImageNet's 1,000) is of no use here: the head stays new.
-    if {key: value.shape for key, value in head.items()} == {
+    if {key: value.shape for key, value in last_layer.items()} == {
         key: value.shape for key, value in network.head.state_dict().items()
     }:
-        network.head.load_state_dict(head)
+        network.head.load_state_dict(last_layer)
+    return network.freeze_below(unfreeze)

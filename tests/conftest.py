@@ -8,6 +8,7 @@ from helpers import TINY
 from PIL import Image
 
 from murakit import load_mura, make_mura, networks
+from murakit._weight_files import forget_weights
 
 # Tiny networks gain nothing from threads, and lose much where other processes want the cores too.
 torch.set_num_threads(1)
@@ -17,6 +18,12 @@ torch.set_num_threads(1)
 def tiny_backbone(monkeypatch):
     """A backbone "tiny" beside the real ones, for tests in which the network does not matter."""
     monkeypatch.setitem(networks.BACKBONES, "tiny", TINY)
+
+
+@pytest.fixture(autouse=True)
+def fresh_weights():
+    """No weights that an earlier test has left for the next network."""
+    forget_weights()
 
 
 @pytest.fixture(scope="session")

@@ -77,13 +77,13 @@ def test_images_of_a_batch_change_each_in_its_own_way_and_a_seed_repeats(batch):
 
 def test_training_images_are_augmented_and_validation_images_are_not(images, monkeypatch):
     seen = []
-    forward = Augmentation.forward
+    apply = Augmentation.apply
 
-    def watch(self, batch, generator=None):
+    def watch(self, batch, draws):
         seen.append(len(batch))
-        return forward(self, batch, generator)
+        return apply(self, batch, draws)
 
-    monkeypatch.setattr(Augmentation, "forward", watch)
+    monkeypatch.setattr(Augmentation, "apply", watch)
     clf = quick_classifier(max_epochs=1).fit(images.data, images.target)
     assert sum(seen) == np.isin(images.patients, clf.train_patients_).sum()
     seen.clear()

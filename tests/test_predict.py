@@ -6,6 +6,8 @@ import pytest
 from helpers import quick_classifier
 from PIL import Image
 
+from murakit import read_image, read_square
+
 
 def test_labels_of_any_type_come_back(images):
     for names in (np.array(["normal", "abnormal"]), np.array([-7, 40]), np.array([False, True])):
@@ -61,7 +63,7 @@ def test_tta_averages_an_image_and_its_mirror_image(images, tmp_path):
     for number, path in enumerate(images.data[:4]):
         mirrored.append(tmp_path / f"{number}.png")
         # On the square that the network sees: padding may be off by one pixel otherwise.
-        Image.fromarray(clf._read(path)[:, ::-1]).save(mirrored[-1])
+        Image.fromarray(read_square(path, 32)[:, ::-1]).save(mirrored[-1])
     plain = clf.predict_proba(images.data[:4])
     expected = (plain + clf.predict_proba(mirrored)) / 2
     np.testing.assert_allclose(clf.set_params(tta=True).predict_proba(images.data[:4]), expected, atol=1e-6)
@@ -109,6 +111,9 @@ def test_groups_stand_in_for_patients_that_no_path_names(tmp_path, images):
 
 
 def test_squashing_and_padding_see_different_pixels(images):
-    padded = quick_classifier(resize="pad")._read(images.data[0])
-    squashed = quick_classifier(resize="squash")._read(images.data[0])
-    assert padded.shape == squashed.shape == (32, 32) and (padded != squashed).any()
+    wide = [path for path in images.data if np.ptp(read_image(path).shape)][:4]
+    padded, squashed = (
+        quick_classifier(resize=resize).fit(images.data, images.target).predict_proba(wide)
+        for resize in ("pad", "squash")
+    )
+    assert len(wide) == 4 and (padded != squashed).all()

@@ -16,6 +16,7 @@ from torch import nn
 from murakit import MuraClassifier, MuraSearchCV, PatientKFold, PatientShuffleSplit
 from murakit._base import NetClassifier
 from murakit._data import Samples
+from murakit._store import TensorRows
 
 
 class NumericNetwork(nn.Module):
@@ -96,12 +97,17 @@ class NumericClassifier(NetClassifier):
             torch.manual_seed(seed)
             return NumericNetwork(self.n_features_in_, n_classes)
 
-    def _load(self, items):
-        return torch.from_numpy(np.ascontiguousarray(items))
+    def _training_inputs(self, network, parts, device, head_epochs):
+        return [(TensorRows(tensor(items)), None) for items, _ in parts]
 
-    def _load_batches(self, items):
+    def _log_proba_batches(self, network, items, device):
         # One row at a time: the last bits of a product of matrices depend on their size.
-        yield from self._load(items).split(1)
+        for row in tensor(items).split(1):
+            yield network(row).double().log_softmax(dim=1)
+
+
+def tensor(items):
+    return torch.from_numpy(np.ascontiguousarray(items))
 
 
 EXPECTED_FAILURES = {

@@ -1,0 +1,121 @@
+"""Predicting with ONNX Runtime on the CPU, where its numbers are PyTorch's."""
+
+import io
+import warnings
+import weakref
+
+import torch
+from torch import nn
+
+# Largest difference in a probability that is taken for the same prediction.
+TOLERANCE = 1e-5
+
+_sessions = weakref.WeakKeyDictionary()
+
+
+class _FromPixels(nn.Module):
+    """A network as ONNX takes it: from (b, 1, s, s) uint8 to logits, stages as they are."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.stages = nn.Sequential(*network.stages.values())
+        self.pool = network.pool
+        self.head = network.head
+        self.register_buffer("mean", network.mean.view(1, 3, 1, 1))
+        self.register_buffer("std", network.std.view(1, 3, 1, 1))
+
+    def forward(self, images):
+        x = (images.to(torch.float32) / 255 - self.mean) / self.std
+        return self.head(self.pool(self.stages(x)))
+
+
+def require_onnx():
+    """Return onnxruntime; raise where a package is missing."""
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript
+    except ImportError as error:
+        raise ImportError(
+            f"runtime='onnx' needs {error.name}: pip install 'murakit[onnx]', or set runtime='torch'."
+        ) from error
+    del onnx, onnxscript  # what PyTorch's exporter works with
+    return onnxruntime
+
+
+def onnx_logits(network, images):
+    """Return the logits of a batch by ONNX Runtime, or None where it cannot be used.
+
+    The first batch of a network is computed by PyTorch as well; where the two differ, PyTorch's
+    numbers are taken from then on.
+
+    Parameters
+    ----------
+    network : Radiograph
+        In evaluation, on the CPU.
+    images : Tensor of shape (b, 1, s, s), dtype uint8
+
+    Returns
+    -------
+    logits : Tensor of shape (b, k), dtype float32, or None
+    """
+    key = network, tuple(images.shape[1:])
+    known = _sessions.setdefault(network, {})
+    if key[1] not in known:
+        known[key[1]] = _checked(network, images)
+    session = known[key[1]]
+    if session is None:
+        return None
+    return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def forget_session(network):
+    """Drop the session of a network, whose weights may have been changed."""
+    _sessions.pop(network, None)
+
+
+def _checked(network, images):
+    session = _session(network, images)
+    theirs = torch.from_numpy(session.run(None, {"images": images.numpy()})[0]).softmax(dim=1)
+    ours = network.infer(images).softmax(dim=1)
+    difference = float((theirs - ours).abs().max())
+    if difference <= TOLERANCE:
+        return session
+    warnings.warn(
+        f"runtime='onnx': its probabilities differ from PyTorch's by {difference:.1e} (more than {TOLERANCE:g}), so "
+        "PyTorch predicts. Please report the backbone and the versions of both.",
+        stacklevel=2,
+    )
+    return None
+
+
+def _session(network, images):
+    onnxruntime = require_onnx()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    # Threads that wait without sleeping would take the cores from those that decode.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(
+        export_bytes(network, images.shape[-1]), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def export_bytes(network, image_size):
+    """Return a network as an ONNX model, with a free number of images."""
+    module = _FromPixels(network).eval()
+    example = torch.zeros(2, 1, image_size, image_size, dtype=torch.uint8)
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+        # The exporter speaks of its own innards.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module,
+            (example,),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("images", min=1, max=4096)},),
+            dynamo=True,
+            verbose=False,
+        )
+        buffer = io.BytesIO()
+        program.save(buffer)
+    return buffer.getvalue()

@@ -1,0 +1,348 @@
+"""Arrays of files, each computed once and kept on a shelf; see `murakit.store` for what they are."""
+
+import hashlib
+import json
+import os
+import warnings
+from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+
+import numpy as np
+import torch
+from joblib import cpu_count
+
+from ._disk import CacheWarning, open_disk
+from ._machine import free_memory
+from ._progress import progress_bar, say
+
+# What is computed before it is written and handed on: enough to make a commit cheap, little to hold.
+_CHUNK_BYTES = 16 * 2**20
+
+# Rows that take no more are held as one tensor: batches of a few features are gathered faster than
+# they could be looked up.
+_HELD_BYTES = 128 * 2**20
+
+# Images that are computed together. Not batch_size: what is stored serves fits of any.
+PASS = 32
+
+
+class Files:
+    """Paths with the identities of their files, which are looked up when first asked for."""
+
+    def __init__(self, paths, ids=None):
+        self.paths = np.asarray(paths, dtype=object)
+        self._ids = ids
+
+    def __len__(self):
+        return len(self.paths)
+
+    @property
+    def ids(self):
+        if self._ids is None:
+            self._ids = np.fromiter((_identity(path) for path in self.paths), dtype=object, count=len(self))
+        return self._ids
+
+    def take(self, rows):
+        return Files(self.paths[rows], None if self._ids is None else self._ids[rows])
+
+
+def _identity(path):
+    found = os.stat(path)
+    text = f"{os.path.abspath(path)}\0{found.st_size}\0{found.st_mtime_ns}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+
+
+class Memory:
+    """A shelf in memory, with the methods of a `murakit._disk.Disk`."""
+
+    place = "in memory"
+    path = None
+
+    def __init__(self, limit=None):
+        self.limit = limit
+        self.used = 0
+        self.values = {}
+
+    def has(self, keys):
+        return np.fromiter((key in self.values for key in keys), dtype=bool, count=len(keys))
+
+    def read(self, keys, out):
+        found = np.zeros(len(keys), dtype=bool)
+        for row, key in enumerate(keys):
+            value = self.values.get(key)
+            if value is not None:
+                out[row] = value
+                found[row] = True
+        return found
+
+    def write(self, keys, values):
+        self.values.update(zip(keys, values.copy()))
+        self.used += values.nbytes
+        return True
+
+    def room_for(self, n_values, n_bytes):
+        need = n_values * n_bytes
+        # Other fits may run at the same time; a quarter leaves them theirs.
+        return need <= (free_memory() // 4 if self.limit is None else self.limit - self.used)
+
+    def describe(self, group, about):
+        pass
+
+
+def shelves_of(cache, cache_limit, *, memory=True):
+    """Return where values may be kept: the folder `cache`, then memory for what does not fit there."""
+    disk = None if cache is None else open_disk(cache, cache_limit)
+    shelves = [] if disk is None else [disk]
+    if memory:
+        # The limit is that of the folder; without one, it is that of the memory.
+        shelves.append(Memory(cache_limit if cache is None else None))
+    return shelves
+
+
+class Store(ABC):
+    """Arrays of one shape and type, one a file, each computed once.
+
+    Parameters
+    ----------
+    shelves : list
+        Where arrays are looked for, and kept: the first with room.
+    about : dict
+        What decides the values; part of every key.
+    shape, dtype : tuple, str
+        Of one array.
+    what : str
+        What one is called, in the plural.
+    verbose : int
+    """
+
+    # Whether single rows can be had without being stored.
+    lazy = False
+
+    def __init__(self, shelves, about, shape, dtype, what, verbose=0):
+        self.shelves = shelves
+        self.about = about
+        self.shape = tuple(shape)
+        self.dtype = np.dtype(dtype)
+        self.what = what
+        self.verbose = verbose
+        self.n_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
+        self.group = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16).digest()
+
+    @abstractmethod
+    def _compute(self, files):
+        """Yield blocks of arrays, in order, of files that no shelf has."""
+
+    def to_tensor(self, block):
+        """Return a block (b, *shape) as what a network takes."""
+        return torch.from_numpy(block)
+
+    def open(self, paths):
+        """Compute what is missing, and return the `Rows` of these paths.
+
+        Parameters
+        ----------
+        paths : array-like of shape (n,)
+            Files of images.
+
+        Returns
+        -------
+        rows : Rows or None
+            None where there is no room to keep them, and they are too dear to compute each time.
+        """
+        files = paths if isinstance(paths, Files) else Files(paths)
+        lacking = self.lacking(files)
+        place = self.shelves[0].place if self.shelves else None
+        for shelf in self.shelves:
+            if not len(lacking):
+                break
+            if not shelf.room_for(len(lacking), self.n_bytes):
+                continue
+            place = shelf.place
+            self._fill(files.take(lacking), shelf)
+            # A disk may have failed, and then the next shelf gets the rest.
+            lacking = lacking[~self._has(files.take(lacking))]
+        self.state(files, len(lacking), place)
+        return Rows(self, files) if self.lazy or not len(lacking) else None
+
+    def lacking(self, files):
+        """Return the rows that are on no shelf."""
+        return np.flatnonzero(~self._has(files))
+
+    def fits(self, files, n_stores=1):
+        """Tell whether the missing rows of so many stores of this kind fit on one shelf."""
+        need = len(self.lacking(files)) * n_stores
+        return not need or any(shelf.room_for(need, self.n_bytes) for shelf in self.shelves)
+
+    def stream(self, paths, batch_size, shelf=None, bar=None):
+        """Yield blocks of `batch_size` arrays, in order; what no shelf has is computed and kept on `shelf`.
+
+        Without a `shelf`, it is kept on disk, where there is one with room.
+        """
+        files = paths if isinstance(paths, Files) else Files(paths)
+        chunk = batch_size * max(1, _CHUNK_BYTES // (batch_size * self.n_bytes))
+        with ThreadPoolExecutor(1) as writer:
+            written = None
+            for start in range(0, len(files), chunk):
+                part = files.take(slice(start, start + chunk))
+                flat, found = self._read(part)
+                block = flat.view(self.dtype).reshape(len(part), *self.shape)
+                lacking = np.flatnonzero(~found)
+                if len(lacking):
+                    new = part.take(lacking)
+                    done = 0
+                    for values in self._compute(new):
+                        block[lacking[done : done + len(values)]] = values
+                        done += len(values)
+                        if bar is not None:
+                            bar.update(len(values))
+                    target = shelf or self._disk_for(len(lacking))
+                    if target is not None:
+                        if written is not None:
+                            written.result()
+                        target.describe(self.group, self.about)
+                        rows = flat if len(lacking) == len(part) else flat[lacking]
+                        written = writer.submit(target.write, self._keys(new), rows)
+                for first in range(0, len(part), batch_size):
+                    yield block[first : first + batch_size]
+
+    def _fill(self, files, shelf):
+        chunk = PASS * max(1, _CHUNK_BYTES // (PASS * self.n_bytes))
+        chunks = [files.take(slice(start, start + chunk)) for start in range(0, len(files), chunk)]
+        if shelf.path is not None:
+            # Each process in an order of its own, so that those which fill one store share the work.
+            np.random.default_rng().shuffle(chunks)
+        with progress_bar(total=len(files), desc=self.doing, unit="image", disable=not self.verbose) as bar:
+            for part in chunks:
+                for _ in self.stream(part, PASS, shelf, bar):
+                    pass
+
+    def _disk_for(self, n_values):
+        disk = self.shelves[0] if self.shelves and self.shelves[0].path is not None else None
+        return disk if disk is not None and disk.room_for(n_values, self.n_bytes) else None
+
+    def _keys(self, files):
+        return [self.group + identity for identity in files.ids]
+
+    def _has(self, files):
+        found = np.zeros(len(files), dtype=bool)
+        for shelf in self.shelves:
+            rest = np.flatnonzero(~found)
+            if not len(rest):
+                break
+            found[rest] = shelf.has(self._keys(files.take(rest)))
+        return found
+
+    def _read(self, files):
+        """Return the arrays of files as bytes, (n, n_bytes), and which of them were on a shelf."""
+        flat = np.empty((len(files), self.n_bytes), dtype=np.uint8)
+        found = np.zeros(len(files), dtype=bool)
+        for shelf in self.shelves:
+            rest = np.flatnonzero(~found)
+            if not len(rest):
+                break
+            if len(rest) == len(files):
+                found = shelf.read(self._keys(files), flat)
+            else:
+                part = np.empty((len(rest), self.n_bytes), dtype=np.uint8)
+                there = shelf.read(self._keys(files.take(rest)), part)
+                flat[rest[there]] = part[there]
+                found[rest[there]] = True
+        return flat, found
+
+    def state(self, files, n_lacking, place=None, n_stores=1):
+        """Say where the arrays are kept, and warn where they do not go where they were meant to."""
+        size = human(len(files) * self.n_bytes * n_stores)
+        subject = f"{self.what} of {len(files)} images" + (f" in {n_stores} views" if n_stores > 1 else "")
+        instead = "read from their files each time" if self.lazy else "computed in every step"
+        first = self.shelves[0] if self.shelves else None
+        if first is not None and first.limit is not None and (n_lacking or place != first.place):
+            warnings.warn(
+                f"{subject} take {size}, more than cache_limit={human(first.limit)} leaves {first.place}: they are "
+                f"{instead if n_lacking else 'kept in memory for this fit'}. Raise cache_limit, or delete what is "
+                "no longer needed with murakit.clear_cache.",
+                CacheWarning,
+                stacklevel=2,
+            )
+        elif self.verbose:
+            kept = (
+                f"are {instead}: there is no room for {size}" if n_lacking else f"are kept {place} ({size})"
+            )
+            say(f"{subject} {kept}")
+
+
+class Rows:
+    """Arrays of a store by row number, as a tensor a batch; usable as a dataset of PyTorch.
+
+    Parameters
+    ----------
+    store : Store
+    files : Files
+    """
+
+    def __init__(self, store, files):
+        self.store = store
+        self.files = files
+        self.stage = store.stage
+        self.n_bytes = len(files) * store.n_bytes
+
+    def __len__(self):
+        return len(self.files)
+
+    @property
+    def held(self):
+        """Whether they lie in memory as one array, so that a batch is gathered at once."""
+        return self.n_bytes <= _HELD_BYTES
+
+    def __getitem__(self, rows):
+        return self.__getitems__(np.arange(len(self))[rows])
+
+    def __getitems__(self, rows):
+        """Return the batch (b, ...) of some rows."""
+        rows = np.asarray(rows)
+        if self._array is not None:
+            return self.store.to_tensor(self._array[rows])
+        return self.store.to_tensor(self._gather(rows))
+
+    @cached_property
+    def _array(self):
+        return self._gather(np.arange(len(self))) if self.held else None
+
+    def _gather(self, rows):
+        files = self.files.take(rows)
+        blocks = list(self.store.stream(files, max(1, len(files))))
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+class TensorRows:
+    """Rows that are a tensor, on any device."""
+
+    held = True
+
+    def __init__(self, tensor, present=lambda tensor: tensor, stage=None):
+        self.tensor = tensor
+        self.present = present
+        self.stage = stage
+
+    def __len__(self):
+        return len(self.tensor)
+
+    def __getitems__(self, rows):
+        rows = torch.as_tensor(rows, device=self.tensor.device)
+        return self.present(self.tensor.index_select(0, rows))
+
+
+def n_threads(n_jobs):
+    """Return the number of threads that joblib's `n_jobs` means; None means all, for they share the GIL."""
+    n_cpus = cpu_count()
+    if n_jobs is None:
+        return n_cpus
+    return max(1, n_cpus + 1 + n_jobs) if n_jobs < 0 else max(1, n_jobs)
+
+
+def human(n_bytes):
+    """Return a number of bytes as a person reads it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000 or unit == "GB":
+            return f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1000

@@ -1,0 +1,163 @@
+"""Weights of backbones: downloaded, read from a file or drawn, once a process."""
+
+import os
+import threading
+from collections import OrderedDict
+from contextlib import contextmanager
+
+import torch
+
+from ._folding import SharedWeights
+
+# Backbones whose weights are kept for the next network: cross-validation builds one after another.
+_MOST_KEPT = 2
+
+_kept = OrderedDict()
+_seeding = threading.Lock()
+
+
+def backbone_weights(entry, weights, seed):
+    """Return the weights of a backbone's stages and, where there are any, of a head.
+
+    Parameters
+    ----------
+    entry : Backbone
+    weights : "imagenet", path-like, or None
+    seed : int
+        Of random weights.
+
+    Returns
+    -------
+    shared : SharedWeights
+        To be copied before they are changed.
+    head : dict of str to Tensor
+        Empty, or the state of a last layer.
+    """
+    key = entry, _identity(weights, seed)
+    if key not in _kept:
+        _kept[key] = _read(entry, weights, seed)
+        while len(_kept) > _MOST_KEPT:
+            _kept.popitem(last=False)
+    _kept.move_to_end(key)
+    return _kept[key]
+
+
+def forget_weights():
+    """Drop the weights that are kept for the next network."""
+    _kept.clear()
+
+
+@contextmanager
+def seeded(seed):
+    """Make PyTorch's initialisers repeatable; they take no generator of their own."""
+    with _seeding, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def _identity(weights, seed):
+    if weights is None:
+        return None, seed
+    if weights == "imagenet":
+        return weights, None
+    path = os.path.abspath(os.path.expanduser(os.fspath(weights)))
+    try:
+        found = os.stat(path)
+    except OSError:
+        return path, None
+    return path, (found.st_size, found.st_mtime_ns)
+
+
+def _read(entry, weights, seed):
+    if weights is None:
+        with seeded(seed):
+            return _split(entry.take_apart(entry.build())), {}
+    state = _imagenet_state(entry.name) if weights == "imagenet" else _file_state(weights)
+    with torch.device("meta"):
+        model = entry.build()
+    return _fill(model, entry, state, weights)
+
+
+def _split(stages):
+    """Return the weights of modules, channels last, as convolutions are fastest with."""
+
+    def laid_out(tensor):
+        tensor = tensor.detach()
+        return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+    return SharedWeights(
+        {
+            name: {key: laid_out(value) for key, value in stage.state_dict().items()}
+            for name, stage in stages.items()
+        }
+    )
+
+
+def _imagenet_state(backbone):
+    from torchvision.models import get_model_weights
+
+    weights = get_model_weights(backbone).DEFAULT
+    try:
+        return weights.get_state_dict(progress=False, check_hash=True)
+    except Exception as error:
+        raise OSError(
+            f"weights='imagenet': {weights.url} could not be downloaded ({error}). Without a network, fetch "
+            "that file elsewhere and pass its path as weights=, or copy it to "
+            f"{torch.hub.get_dir()}/checkpoints; weights=None starts from random weights."
+        ) from error
+
+
+def _file_state(path):
+    path = os.path.expanduser(os.fspath(path))
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"weights={path!r}: there is no such file. Pass 'imagenet', None, or the path of a state dict "
+            "saved with torch.save(model.state_dict(), path)."
+        )
+    try:
+        # weights_only: a file of weights must not be able to run code.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"weights={path!r} cannot be read as a state dict ({type(error).__name__}). Save it with "
+            "torch.save(model.state_dict(), path); whole pickled models are not loaded: they can run code."
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"weights={path!r} holds no state dict (a dict of names to tensors).")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _fill(model, entry, state, weights):
+    """Take a state dict of torchvision's model, or one of `Radiograph`, with or without a last layer."""
+    own = any(key.startswith("stages.") for key in state)
+    last = "head." if own else f"{entry.last_layer}."
+    stages = torch.nn.ModuleDict(entry.take_apart(model))
+    if own:
+        target, prefix = stages, "stages."
+        expected = {f"stages.{key}": value for key, value in stages.state_dict().items()}
+    else:
+        target, prefix = model, ""
+        expected = {key: value for key, value in model.state_dict().items() if not key.startswith(last)}
+    head = {key.removeprefix(last): value for key, value in state.items() if key.startswith(last)}
+    rest = {key: value for key, value in state.items() if not key.startswith(last)}
+    # Files from before PyTorch 0.4.1 lack the counters; they play no part in the computation.
+    missing = [key for key in expected if key not in rest and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in rest if key not in expected]
+    shapes = [key for key in rest if key in expected and rest[key].shape != expected[key].shape]
+    if missing or unexpected or shapes:
+        raise ValueError(
+            f"weights={str(weights)!r} does not fit {entry.name}: {len(missing)} entries are missing "
+            f"{missing[:3]}, {len(unexpected)} are unknown {unexpected[:3]}, {len(shapes)} have another "
+            f"shape {shapes[:3]}. Pass a state dict of torchvision's {entry.name}."
+        )
+    full = {
+        key.removeprefix(prefix): rest[key].to(like.dtype)
+        if key in rest
+        else torch.zeros((), dtype=like.dtype)
+        for key, like in expected.items()
+    }
+    target.load_state_dict(full, strict=False, assign=True)
+    return _split(stages), {key: value.to(torch.float32) for key, value in head.items()}
