@@ -2,8 +2,11 @@
 
 import gc
 import statistics
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -81,3 +84,20 @@ def rows_of(timings, *, baseline, limits=()):
             row["ok"] = timing.ratio_to(timings[baseline]) <= limits[name]
         rows.append(row)
     return rows
+
+
+def peak_memory(script, *arguments):
+    """Run a script in a process of its own; return its largest anonymous memory, in bytes.
+
+    Pages of files, which the system takes back when it needs them, are not counted. Linux only.
+    """
+    process = subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)])
+    status, peak = Path(f"/proc/{process.pid}/status"), 0
+    while process.poll() is None:
+        for line in status.read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                peak = max(peak, int(line.split()[1]) * 1024)
+        time.sleep(0.05)
+    if process.returncode:
+        raise RuntimeError(f"the script ended with status {process.returncode}")
+    return peak

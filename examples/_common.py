@@ -192,6 +192,8 @@ def classifier(args, **params):
         # Pretrained stages need small steps. Random ones have as much to learn as the head.
         backbone_lr_factor=1.0 if args.weights is None else 0.1,
         random_state=args.seed,
+        # Images are decoded once, for all folds, trials and runs.
+        cache=args.output_dir / "cache",
         **params,
     )
 

@@ -73,7 +73,7 @@ def open_disk(folder, limit=None):
                 disk = Disk(path)
                 _open_disks[path] = disk
         except _FAILURES as error:
-            _warn(
+            warn(
                 f"cache={folder!r} cannot be used: {_reason(error)}. What would be kept there is computed for "
                 f"this run alone. {_remedy(error, folder)}"
             )
@@ -208,7 +208,7 @@ class Disk:
             raise
         self.file = _identity(path)
         if not self.writable:
-            _warn(
+            warn(
                 f"cache={os.path.dirname(path)!r} cannot be written to: what it holds is used, the rest is computed "
                 "for this run alone. Allow writing there, or pass another folder."
             )
@@ -229,6 +229,11 @@ class Disk:
             raise lmdb.VersionMismatchError(
                 f"it was written by another version of murakit (format {found}; this one writes {FORMAT})"
             )
+
+    @property
+    def wanted(self):
+        """Whether it was asked for and can be used: of a failure, its user has been told already."""
+        return self.writable
 
     def is_current(self):
         """Tell whether the open file is still the one that its path names, in this process."""
@@ -367,14 +372,14 @@ class Disk:
         self.writable = False
         if what == "read":
             self.failed = error
-        _warn(
+        warn(
             f"cache={os.path.dirname(self.path)!r} cannot be {what} any more: {_reason(error)}. What it lacks is "
             f"computed for this run alone. {_remedy(error, os.path.dirname(self.path))}"
         )
 
     def _rotten(self, key):
         if not self.rotten:
-            _warn(
+            warn(
                 f"cache={os.path.dirname(self.path)!r} is damaged: values do not have the checksum that they were "
                 "written with. They are computed anew. Check the disk; murakit.clear_cache deletes the cache."
             )
@@ -431,7 +436,8 @@ def _remedy(error, folder):
     return f"murakit.clear_cache({folder!r}) deletes it, so that it is made anew; or pass another folder."
 
 
-def _warn(message):
+def warn(message):
+    """Warn whoever called murakit."""
     warnings.warn(message, CacheWarning, stacklevel=_depth())
 
 

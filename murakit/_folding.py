@@ -15,6 +15,7 @@ class Derived:
     def __init__(self):
         self.folded = {}
         self.hashes = {}
+        self.sessions = {}
         self.probe = None
 
 
@@ -70,6 +71,11 @@ def weights_hash(network, names):
             hashes[name] = _hash(network.stages[name])
         digest.update(f"{name} {hashes[name]}".encode())
     return digest.hexdigest()
+
+
+def sessions(network):
+    """Return what other runtimes have made of a network, a dict to be added to."""
+    return _own.setdefault(network, Derived()).sessions
 
 
 def forget(network):

@@ -2,15 +2,14 @@
 
 import io
 import warnings
-import weakref
 
 import torch
 from torch import nn
 
+from ._folding import sessions
+
 # Largest difference in a probability that is taken for the same prediction.
 TOLERANCE = 1e-5
-
-_sessions = weakref.WeakKeyDictionary()
 
 
 class _FromPixels(nn.Module):
@@ -59,19 +58,14 @@ def onnx_logits(network, images):
     -------
     logits : Tensor of shape (b, k), dtype float32, or None
     """
-    key = network, tuple(images.shape[1:])
-    known = _sessions.setdefault(network, {})
-    if key[1] not in known:
-        known[key[1]] = _checked(network, images)
-    session = known[key[1]]
+    known = sessions(network)
+    key = "onnx", images.shape[-1]
+    if key not in known:
+        known[key] = _checked(network, images)
+    session = known[key]
     if session is None:
         return None
     return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
-
-
-def forget_session(network):
-    """Drop the session of a network, whose weights may have been changed."""
-    _sessions.pop(network, None)
 
 
 def _checked(network, images):

@@ -112,23 +112,13 @@ class Sources:
         if not stores[0].fits(files, len(stores)):
             stores[0].state(files, len(files), n_stores=len(stores))
             return None
-        rows = [store.open(files) for store in stores]
+        rows = [store.open(files, 0 if number else len(stores)) for number, store in enumerate(stores)]
         if any(row is None for row in rows):
             return None
         return rows[0] if len(rows) == 1 else ViewRows(rows)
 
     def _placed(self, rows):
-        """Move all rows to a GPU that has room for them."""
-        if self.device.type != "cuda":
-            return rows
-        if isinstance(rows, ViewRows):
-            return ViewRows([self._placed(view) for view in rows.views])
-        if rows.n_bytes > free_device_memory(self.device) // 2:
-            return rows
-        blocks = [
-            torch.from_numpy(block).to(self.device) for block in rows.store.stream(rows.files, _BATCH["cuda"])
-        ]
-        return TensorRows(torch.cat(blocks), rows.store.to_tensor, rows.stage)
+        return rows if self.device.type == "cpu" else on_device(rows, self.device)
 
     # -- predicting -------------------------------------------------------------------------
 
@@ -160,6 +150,16 @@ class Sources:
         for block in blocks if self.device.type == "cpu" else ahead(blocks):
             plain = self.images.to_tensor(block)
             yield [plain, plain.flip(-1)] if mirrored else [plain], None
+
+
+def on_device(rows, device):
+    """Return rows that lie on a GPU, where it has room for all of them; else the rows."""
+    if isinstance(rows, ViewRows):
+        return ViewRows([on_device(view, device) for view in rows.views])
+    if rows.n_bytes > free_device_memory(device) // 2:
+        return rows
+    blocks = [torch.from_numpy(block).to(device) for block in rows.store.stream(rows.files, _BATCH["cuda"])]
+    return TensorRows(torch.cat(blocks), rows.store.present, rows.stage)
 
 
 class ViewRows:

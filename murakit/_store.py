@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import warnings
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -12,12 +11,14 @@ import numpy as np
 import torch
 from joblib import cpu_count
 
-from ._disk import CacheWarning, open_disk
+from ._disk import open_disk, warn
 from ._machine import free_memory
 from ._progress import progress_bar, say
 
-# What is computed before it is written and handed on: enough to make a commit cheap, little to hold.
+# What is computed before it is written and handed on: enough to make a commit cheap, little to hold
+# in memory, and little to lose where the process is killed.
 _CHUNK_BYTES = 16 * 2**20
+_CHUNK_IMAGES = 256
 
 # Rows that take no more are held as one tensor: batches of a few features are gathered faster than
 # they could be looked up.
@@ -61,6 +62,8 @@ class Memory:
 
     def __init__(self, limit=None):
         self.limit = limit
+        # Whether somebody asked for it, and is to be told where it cannot be used.
+        self.wanted = limit is not None
         self.used = 0
         self.values = {}
 
@@ -133,17 +136,24 @@ class Store(ABC):
     def _compute(self, files):
         """Yield blocks of arrays, in order, of files that no shelf has."""
 
-    def to_tensor(self, block):
-        """Return a block (b, *shape) as what a network takes."""
-        return torch.from_numpy(block)
+    def present(self, tensor):
+        """Return a tensor (b, *shape) of stored arrays as what a network takes."""
+        return tensor
 
-    def open(self, paths):
+    def to_tensor(self, block):
+        """Return a block (b, *shape) of stored arrays as what a network takes."""
+        return self.present(torch.from_numpy(block))
+
+    def open(self, paths, n_stores=1):
         """Compute what is missing, and return the `Rows` of these paths.
 
         Parameters
         ----------
         paths : array-like of shape (n,)
             Files of images.
+        n_stores : int
+            Number of stores of the kind that are opened together; 0: as one of them, but not the
+            first, so that what is said of all is not said again.
 
         Returns
         -------
@@ -162,7 +172,8 @@ class Store(ABC):
             self._fill(files.take(lacking), shelf)
             # A disk may have failed, and then the next shelf gets the rest.
             lacking = lacking[~self._has(files.take(lacking))]
-        self.state(files, len(lacking), place)
+        if n_stores:
+            self.state(files, len(lacking), place, n_stores)
         return Rows(self, files) if self.lazy or not len(lacking) else None
 
     def lacking(self, files):
@@ -180,7 +191,7 @@ class Store(ABC):
         Without a `shelf`, it is kept on disk, where there is one with room.
         """
         files = paths if isinstance(paths, Files) else Files(paths)
-        chunk = batch_size * max(1, _CHUNK_BYTES // (batch_size * self.n_bytes))
+        chunk = self._chunk(batch_size)
         with ThreadPoolExecutor(1) as writer:
             written = None
             for start in range(0, len(files), chunk):
@@ -201,13 +212,15 @@ class Store(ABC):
                         if written is not None:
                             written.result()
                         target.describe(self.group, self.about)
-                        rows = flat if len(lacking) == len(part) else flat[lacking]
-                        written = writer.submit(target.write, self._keys(new), rows)
+                        # A copy: what is handed on may be changed in place.
+                        written = writer.submit(target.write, self._keys(new), flat[lacking])
                 for first in range(0, len(part), batch_size):
                     yield block[first : first + batch_size]
+            if written is not None:
+                written.result()
 
     def _fill(self, files, shelf):
-        chunk = PASS * max(1, _CHUNK_BYTES // (PASS * self.n_bytes))
+        chunk = self._chunk(PASS)
         chunks = [files.take(slice(start, start + chunk)) for start in range(0, len(files), chunk)]
         if shelf.path is not None:
             # Each process in an order of its own, so that those which fill one store share the work.
@@ -216,6 +229,11 @@ class Store(ABC):
             for part in chunks:
                 for _ in self.stream(part, PASS, shelf, bar):
                     pass
+
+    def _chunk(self, batch_size):
+        """Return the number of images of whole batches that are computed before they are written."""
+        most = min(_CHUNK_IMAGES, _CHUNK_BYTES // self.n_bytes)
+        return batch_size * max(1, most // batch_size)
 
     def _disk_for(self, n_values):
         disk = self.shelves[0] if self.shelves and self.shelves[0].path is not None else None
@@ -256,13 +274,12 @@ class Store(ABC):
         subject = f"{self.what} of {len(files)} images" + (f" in {n_stores} views" if n_stores > 1 else "")
         instead = "read from their files each time" if self.lazy else "computed in every step"
         first = self.shelves[0] if self.shelves else None
-        if first is not None and first.limit is not None and (n_lacking or place != first.place):
-            warnings.warn(
-                f"{subject} take {size}, more than cache_limit={human(first.limit)} leaves {first.place}: they are "
-                f"{instead if n_lacking else 'kept in memory for this fit'}. Raise cache_limit, or delete what is "
-                "no longer needed with murakit.clear_cache.",
-                CacheWarning,
-                stacklevel=2,
+        if first is not None and first.wanted and (n_lacking or place != first.place):
+            leaves = "is free" if first.limit is None else f"cache_limit={human(first.limit)} leaves"
+            warn(
+                f"{subject} take {size}, more than {leaves} {first.place}: they are "
+                f"{instead if n_lacking else 'kept in memory for this fit'}. Raise cache_limit, make room, or delete "
+                "what is no longer needed with murakit.clear_cache."
             )
         elif self.verbose:
             kept = (

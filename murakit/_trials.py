@@ -43,11 +43,14 @@ def claim(study, key, value, what):
 
 def settings_of(search, n_folds, distributions):
     """Return what decides a trial's scores, beside the data and the drawn parameters, in words."""
-    ignored = {*distributions, "verbose", "n_jobs", "device"}
+    # Neither where a result is kept nor who computes it decides what it is.
+    nowhere = {"verbose", "n_jobs", "device", "cache", "cache_limit", "runtime"}
     plain = {
         name: str(value) if isinstance(value, os.PathLike) else value
         for name, value in search.estimator.get_params().items()
-        if name not in ignored and isinstance(value, str | int | float | os.PathLike | type(None))
+        if name not in distributions
+        and name.rpartition("__")[2] not in nowhere
+        and isinstance(value, str | int | float | os.PathLike | type(None))
     }
     scoring = search.scoring
     if isinstance(scoring, list | tuple | set | dict):

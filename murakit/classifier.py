@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._base import NetClassifier
 from ._data import Samples
-from ._onnx import onnx_logits
+from ._onnx import onnx_logits, require_onnx
 from ._paths import as_paths, check_unique, expand, patients_of, regions_or_none
 from ._sources import Sources
 from .augmentation import Augmentation
@@ -291,6 +291,8 @@ class MuraClassifier(NetClassifier):
         FloatingPointError
             Where the loss becomes NaN or infinite.
         """
+        if self.runtime == "onnx":
+            require_onnx()  # not after hours of training
         return super().fit(X, y, groups, X_val, y_val, groups_val, sample_weight)
 
     def partial_fit(self, X, y, classes=None, groups=None, sample_weight=None):
@@ -405,20 +407,10 @@ class MuraClassifier(NetClassifier):
     # -- reading ----------------------------------------------------------------------------
 
     def _sources(self, network, unfreeze, device, *, fitting):
-        return Sources(
-            network,
-            unfreeze,
-            image_size=self.image_size,
-            resize=self.resize,
-            cache=self.cache,
-            cache_limit=self.cache_limit,
-            feature_dtype=self.feature_dtype,
-            n_jobs=self.n_jobs,
-            verbose=self.verbose if fitting else 0,
-            device=device,
-            autocast=self._autocast(device),
-            fitting=fitting,
-        )
+        names = ("image_size", "resize", "cache", "cache_limit", "feature_dtype", "n_jobs")
+        settings = {name: getattr(self, name) for name in names}
+        settings |= {"device": device, "autocast": self._autocast(device), "fitting": fitting}
+        return Sources(network, unfreeze, verbose=self.verbose if fitting else 0, **settings)
 
     def _training_inputs(self, network, parts, device, head_epochs):
         network.freeze_below(self.unfreeze).eval()

@@ -190,10 +190,9 @@ class FeatureStore(Store):
                     draws = self.augmentation.fixed_draws(block, self.view)
             out = self.network.run_before(self.stage, inputs, begin=self.source.stage, draws=draws)
             out = out.permute(0, 2, 3, 1) if out.ndim == 4 else out
-            return out.cpu().numpy().astype(self.dtype, copy=False)
+            return out.float().cpu().numpy().astype(self.dtype, copy=False)
 
-    def to_tensor(self, block):
-        tensor = torch.from_numpy(block)
+    def present(self, tensor):
         return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
 
 

@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import quick_classifier
+import torch
+from helpers import TinyNet, quick_classifier
 from PIL import Image
 
-from murakit import read_image, read_square
+from murakit import networks, read_image, read_square
 
 
 def test_labels_of_any_type_come_back(images):
@@ -117,3 +118,59 @@ def test_squashing_and_padding_see_different_pixels(images):
         for resize in ("pad", "squash")
     )
     assert len(wide) == 4 and (padded != squashed).all()
+
+
+@pytest.mark.parametrize("unfreeze", ["head", "two"])
+@pytest.mark.parametrize("through_data", [False, True])
+def test_weights_that_are_changed_by_hand_are_noticed(images, unfreeze, through_data):
+    clf = quick_classifier(unfreeze=unfreeze, augment=False).fit(images.data, images.target)
+    before = clf.predict_proba(images.data)
+    weight = clf.net_.module_.stages["one"][0].weight
+    # .data changes a tensor behind the back of its version counter.
+    target = weight.data if through_data else weight
+    with torch.no_grad():
+        target.mul_(-1)
+    changed = clf.predict_proba(images.data)
+    assert np.abs(changed - before).max() > 1e-4
+    with torch.no_grad():
+        target.mul_(-1)
+    np.testing.assert_allclose(clf.predict_proba(images.data), before, atol=1e-6)
+
+
+def test_models_of_one_start_can_be_changed_apart(images):
+    one, other = (
+        quick_classifier(unfreeze="head", augment=False).fit(images.data, images.target) for _ in range(2)
+    )
+    expected = other.predict_proba(images.data)
+    one.net_.module_.stages["one"][0].weight.data.zero_()
+    np.testing.assert_array_equal(other.predict_proba(images.data), expected)
+    # Nor does a fit to come begin with what was changed.
+    again = quick_classifier(unfreeze="head", augment=False).fit(images.data, images.target)
+    np.testing.assert_array_equal(again.predict_proba(images.data), expected)
+    assert (one.predict_proba(images.data) != expected).any()
+
+
+def test_a_stage_that_cannot_be_traced_predicts_as_it_is(images, monkeypatch):
+    class Branching(TinyNet):
+        def __init__(self):
+            super().__init__()
+            self.one = Doubling(*self.one)
+
+    class Doubling(torch.nn.Sequential):
+        def forward(self, x):
+            x = super().forward(x)
+            return x * 2 if x.sum() > 0 else x
+
+    entry = networks.Backbone(
+        "tiny", ("one", "two"), 8, Branching, lambda model: {"one": model.one, "two": model.two}, "fc"
+    )
+    monkeypatch.setitem(networks.BACKBONES, "tiny", entry)
+    clf = quick_classifier(max_epochs=1).fit(images.data, images.target)
+    network = clf.net_.module_.eval()
+    pixels = torch.from_numpy(np.stack([read_square(path, 32) for path in images.data])[:, None])
+    with torch.no_grad():
+        x = (pixels.float() / 255 - network.mean.view(1, 3, 1, 1)) / network.std.view(1, 3, 1, 1)
+        for stage in network.stages.values():
+            x = stage(x)
+        expected = network.head(network.pool(x)).softmax(dim=1)
+    np.testing.assert_allclose(clf.predict_proba(images.data), expected, atol=1e-5)

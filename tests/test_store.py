@@ -21,11 +21,21 @@ from sklearn.model_selection import cross_val_score
 from torch.utils.data import DataLoader
 
 import murakit._disk as disk_room
-from murakit import CacheWarning, PatientKFold, cache_info, clear_cache, read_square, store
+from murakit import (
+    CacheWarning,
+    MuraSearchCV,
+    PatientKFold,
+    cache_info,
+    clear_cache,
+    networks,
+    read_square,
+    store,
+)
 from murakit._disk import FILE, open_disk
-from murakit._sources import ViewRows
+from murakit._sources import ViewRows, on_device
 from murakit._store import Files, Memory, TensorRows
-from murakit.store import ImageStore
+from murakit.augmentation import Augmentation
+from murakit.store import FeatureStore, ImageStore
 
 
 @pytest.fixture
@@ -410,8 +420,9 @@ FILL = """
 import sys
 import numpy as np
 from murakit import _store
-from murakit.store import ImageStore
-_store.PASS = _store._CHUNK_BYTES = 1  # a commit an image
+from murakit.augmentation import Augmentation
+from murakit.store import FeatureStore, ImageStore
+_store.PASS = _store._CHUNK_IMAGES = 1  # a commit an image
 paths = open(sys.argv[2]).read().splitlines()
 rows = ImageStore(sys.argv[1], image_size=int(sys.argv[3]), n_jobs=1).open(paths)
 np.save(sys.argv[4], rows[:].numpy())
@@ -499,3 +510,58 @@ def test_files_keep_the_identities_they_were_asked_for(images):
     files = Files(images.data)
     whole = list(files.ids)
     assert len(set(whole)) == len(images.data) and list(files.take([3, 1]).ids) == [whole[3], whole[1]]
+
+
+def test_a_search_sends_each_image_through_the_network_once(images, tmp_path, passes):
+    clf = quick_classifier(unfreeze="head", augment=False, cache=tmp_path)
+    search = MuraSearchCV(clf, {"lr": [1e-3, 1e-2]}, n_trials=2, cv=PatientKFold(3), random_state=0)
+    search.fit(images.data, images.target)
+    assert sum(passes) == len(images.data)
+
+
+def test_a_search_goes_on_with_another_cache(images, tmp_path):
+    options = {"cv": PatientKFold(2), "storage": f"sqlite:///{tmp_path}/search.db", "study_name": "s"}
+    for number in (1, 2):
+        clf = quick_classifier(cache=tmp_path / f"cache{number}", max_epochs=1)
+        search = MuraSearchCV(clf, {"lr": [1e-3, 1e-2]}, n_trials=number, **options)
+        search.fit(images.data, images.target)
+    assert len(search.study_.trials) == 2
+
+
+@pytest.mark.parametrize("free", [0, 10**9])
+def test_rows_on_a_device_are_the_same_rows(images, tmp_path, monkeypatch, free):
+    # The CPU stands in for a GPU with and without room.
+    monkeypatch.setattr("murakit._sources.free_device_memory", lambda device: free)
+    network = networks.build_radiograph(
+        "tiny", 2, weights=None, unfreeze="two", dropout=0.0, augmentation=Augmentation(), seed=0
+    ).eval()
+    pixels = ImageStore(tmp_path, image_size=32)
+    views = [
+        FeatureStore(
+            pixels, network, "two", shelves=pixels.shelves, view=k, augmentation=network.augmentation
+        )
+        for k in range(2)
+    ]
+    for rows in (pixels.open(images.data), ViewRows([view.open(images.data) for view in views])):
+        placed = on_device(rows, "cpu")
+        assert placed.stage == rows.stage
+        for batch in ([3, 1, 4], [0]):
+            ours, theirs = placed.__getitems__(batch), rows.__getitems__(batch)
+            assert torch.equal(ours, theirs) and ours.shape == theirs.shape
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", OPTIONS)
+def test_on_a_gpu_stored_and_computed_activations_train_alike(images, tmp_path, name):
+    fits = [
+        quick_classifier(**OPTIONS[name], cache=cache, device="cuda", precision="float32")
+        for cache in (None, tmp_path)
+    ]
+    proba = [clf.fit(images.data, images.target).predict_proba(images.data) for clf in fits]
+    np.testing.assert_allclose(proba[0], proba[1], atol=1e-4)
+
+
+def test_a_disk_that_is_nearly_full_is_not_filled_and_that_is_said(images, tmp_path, monkeypatch):
+    free = disk_room.shutil.disk_usage(tmp_path)._replace(free=10_000)
+    monkeypatch.setattr(disk_room.shutil, "disk_usage", lambda path: free)
+    trouble(images, tmp_path, "more than is free on disk: they are kept in memory")
