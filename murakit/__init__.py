@@ -2,7 +2,8 @@
 
 from importlib import import_module
 
-from ._disk import CacheWarning, cache_info, clear_cache
+from ._cache import cache_info, clear_cache
+from ._disk import CacheWarning
 from .classifier import MuraClassifier
 from .datasets import load_mura, load_radiographs
 from .images import UnreadableImage, read_image, read_square

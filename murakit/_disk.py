@@ -13,7 +13,6 @@ from contextlib import nullcontext
 
 import lmdb
 import numpy as np
-import pandas as pd
 
 # Raised when the layout of keys or values changes; stores of another format are left alone.
 FORMAT = 1
@@ -58,60 +57,44 @@ def open_disk(folder, limit=None):
     limit : int or None
         Most bytes that its file may take; None: all but 1 GiB of the free space.
     """
-    folder = os.path.abspath(os.path.expanduser(os.fspath(folder)))
-    path = os.path.join(folder, FILE)
-    with _opening:
-        try:
-            os.makedirs(folder, exist_ok=True)
-            disk = _open_disks.get(path)
-            # A file that was deleted, or made anew by another process, is no longer this one. After a
-            # fork, LMDB forbids to go on with the parent's handle.
-            if disk is not None and not disk.is_current():
-                disk.close()
-                disk = None
-            if disk is None:
-                disk = Disk(path)
-                _open_disks[path] = disk
-        except _FAILURES as error:
-            warn(
-                f"cache={folder!r} cannot be used: {_reason(error)}. What would be kept there is computed for "
-                f"this run alone. {_remedy(error, folder)}"
-            )
-            return None
+    path = path_in(folder)
+    folder = os.path.dirname(path)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        disk = connect(path)
+    except _FAILURES as error:
+        warn(
+            f"cache={folder!r} cannot be used: {_reason(error)}. What would be kept there is computed for "
+            f"this run alone. {_remedy(error, folder)}"
+        )
+        return None
+    if not disk.writable and disk.failed is None:
+        warn(
+            f"cache={folder!r} cannot be written to: what it holds is used, the rest is computed for this run "
+            "alone. Allow writing there, or pass another folder."
+        )
     disk.limit = limit
     return disk
 
 
-def clear_cache(folder):
-    """Delete what murakit has stored in a folder, and nothing else there.
+def connect(path):
+    """Return the `Disk` of a file, the one that is open already where there is one; raise as that does."""
+    with _opening:
+        disk = _open_disks.get(path)
+        # A file that was deleted, or made anew by another process, is no longer this one. After a
+        # fork, LMDB forbids to go on with the parent's handle.
+        if disk is not None and not disk.is_current():
+            disk.close()
+            disk = None
+        if disk is None:
+            disk = Disk(path)
+            _open_disks[path] = disk
+        return disk
 
-    Parameters
-    ----------
-    folder : str or os.PathLike
-        What was passed as ``cache=``.
 
-    Returns
-    -------
-    freed : int
-        Bytes that the deleted files took.
-
-    Raises
-    ------
-    OSError
-        Where they cannot be deleted.
-
-    See Also
-    --------
-    cache_info : What a cache holds.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from murakit import clear_cache
-    >>> clear_cache(tempfile.mkdtemp())
-    0
-    """
-    path = os.path.join(os.path.abspath(os.path.expanduser(os.fspath(folder))), FILE)
+def delete(folder):
+    """Delete the file of a folder; return the bytes that it took."""
+    path = path_in(folder)
     freed = 0
     with _opening:
         disk = _open_disks.pop(path, None)
@@ -119,62 +102,18 @@ def clear_cache(folder):
             disk.close()
         for name in (path, f"{path}-lock"):
             try:
-                size = os.stat(name)
+                found = os.stat(name)
                 os.remove(name)
             except FileNotFoundError:
                 continue
             # A file with holes takes less than its length.
-            freed += getattr(size, "st_blocks", size.st_size / 512) * 512
+            freed += getattr(found, "st_blocks", found.st_size / 512) * 512
     return int(freed)
 
 
-def cache_info(folder):
-    """Return what murakit has stored in a folder.
-
-    Parameters
-    ----------
-    folder : str or os.PathLike
-        What was passed as ``cache=``.
-
-    Returns
-    -------
-    info : DataFrame
-        One row for all that was made in one way: ``kind`` ("images" or "features"), ``what``
-        (``image_size`` and the like), ``n_images`` and ``n_bytes``; the largest first. The sum of
-        ``n_bytes`` is a little less than the file takes.
-
-    Raises
-    ------
-    OSError
-        Where there is a cache that cannot be read.
-
-    See Also
-    --------
-    clear_cache : Delete it.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from murakit import cache_info
-    >>> cache_info(tempfile.mkdtemp())
-    Empty DataFrame
-    Columns: [kind, what, n_images, n_bytes]
-    Index: []
-    """
-    folder = os.path.abspath(os.path.expanduser(os.fspath(folder)))
-    rows = []
-    if os.path.isfile(os.path.join(folder, FILE)):
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", CacheWarning)
-            try:
-                contents = list(open_disk(folder).contents())
-            except (CacheWarning, *_FAILURES) as error:
-                raise OSError(f"The cache in {folder!r} cannot be read: {error}") from error
-        for about, n_images, n_bytes in contents:
-            kind = about.pop("kind", "unknown")
-            rows.append((kind, about, n_images, n_bytes))
-    info = pd.DataFrame(rows, columns=["kind", "what", "n_images", "n_bytes"])
-    return info.sort_values("n_bytes", ascending=False, ignore_index=True)
+def path_in(folder):
+    """Return the path of the file in a folder."""
+    return os.path.join(os.path.abspath(os.path.expanduser(os.fspath(folder))), FILE)
 
 
 class Disk:
@@ -207,11 +146,6 @@ class Disk:
             self.env.close()
             raise
         self.file = _identity(path)
-        if not self.writable:
-            warn(
-                f"cache={os.path.dirname(path)!r} cannot be written to: what it holds is used, the rest is computed "
-                "for this run alone. Allow writing there, or pass another folder."
-            )
 
     def _check(self):
         info, stat = self.env.info(), self.env.stat()
@@ -390,7 +324,10 @@ def _open(path):
     """Return the LMDB environment of a file and whether it can be written to."""
     kwargs = {"subdir": False, "map_size": _FIRST_MAP, "meminit": False, "max_readers": 1024}
     try:
-        return lmdb.open(path, **kwargs), True
+        env = lmdb.open(path, **kwargs)
+        # Readers that were killed would keep pages from being used again.
+        env.reader_check()
+        return env, True
     except _FAILURES as error:
         if not os.path.isfile(path) or _errno(error) not in _NO_ACCESS:
             raise

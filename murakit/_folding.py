@@ -6,6 +6,7 @@ import weakref
 
 import torch
 from torch import fx, nn
+from torch.nn import functional
 from torch.nn.utils import fuse_conv_bn_eval
 
 
@@ -60,6 +61,15 @@ def fold(network, name):
         with torch.inference_mode(False), torch.no_grad():
             folded[name, place] = _fold(network.stages[name])
     return folded[name, place]
+
+
+def fold_entry(network, name):
+    """Return the first stage, folded, for grey values from 0 to 1, or None where it is not of that kind."""
+    folded = _derived(network, name, "cpu").folded
+    if ("entry", name) not in folded:
+        with torch.inference_mode(False), torch.no_grad():
+            folded["entry", name] = _take_grey(copy.deepcopy(fold(network, name)), network.mean, network.std)
+    return folded["entry", name]
 
 
 def weights_hash(network, names):
@@ -141,3 +151,66 @@ def _fold(stage):
     traced.delete_all_unused_submodules()
     traced.recompile()
     return traced.to(memory_format=torch.channels_last)
+
+
+class _GreyConv(nn.Module):
+    """The first convolution of a network, stride 2, on grey values.
+
+    Three equal channels, each normalised, are one channel under the sum of the three kernels, plus
+    what the normalisation adds; at the borders, which are padded with zeros after it, that is another
+    value, hence a map. Neighbouring pixels become channels, as kernels are fast on several channels.
+
+    Parameters
+    ----------
+    conv : Conv2d
+    mean, std : Tensor of shape (3,)
+    """
+
+    def __init__(self, conv, mean, std):
+        super().__init__()
+        self.conv = conv
+        self.side, self.padding = conv.kernel_size[0], conv.padding[0]
+        kernel = (conv.weight / std.view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+        kernel = functional.pixel_unshuffle(functional.pad(kernel, (1, 0, 1, 0)), 2)
+        self.register_buffer("kernel", kernel.contiguous(memory_format=torch.channels_last))
+        self.register_buffer("black", (-mean / std).view(1, 3, 1, 1))
+        self.maps = {}
+
+    def forward(self, x):
+        height, width = x.shape[-2:]
+        if (height, width) not in self.maps:
+            black = self.black.expand(1, 3, height, width).contiguous(memory_format=torch.channels_last)
+            self.maps[height, width] = self.conv(black)
+        added = self.maps[height, width]
+        before = self.padding + 1
+        down, right = (
+            2 * n_out + self.side - 1 - n_in - before
+            for n_out, n_in in zip(added.shape[-2:], (height, width))
+        )
+        x = functional.pixel_unshuffle(functional.pad(x, (before, right, before, down)), 2)
+        x = functional.conv2d(x.contiguous(memory_format=torch.channels_last), self.kernel)
+        return x.add_(added)
+
+
+def _take_grey(stage, mean, std):
+    if not isinstance(stage, fx.GraphModule):
+        return None
+    entry = next(node for node in stage.graph.nodes if node.op == "placeholder")
+    users = list(entry.users)
+    conv = stage.get_submodule(users[0].target) if users[0].op == "call_module" else None
+    fits = (
+        len(users) == 1
+        and isinstance(conv, nn.Conv2d)
+        and conv.in_channels == 3
+        and conv.kernel_size[0] == conv.kernel_size[1]
+        and conv.kernel_size[0] % 2 == 1
+        and conv.stride == (2, 2)
+        and conv.dilation == (1, 1)
+        and conv.padding in [(n, n) for n in range(conv.kernel_size[0])]
+        and conv.padding_mode == "zeros"
+        and conv.groups == 1
+    )
+    if not fits:
+        return None
+    stage.set_submodule(users[0].target, _GreyConv(conv, mean.cpu(), std.cpu()))
+    return stage

@@ -110,11 +110,12 @@ class Sources:
 
     def _open(self, stores, files):
         if not stores[0].fits(files, len(stores)):
-            stores[0].state(files, len(files), n_stores=len(stores))
+            stores[0].state(files, len(files), len(stores))
             return None
-        rows = [store.open(files, 0 if number else len(stores)) for number, store in enumerate(stores)]
+        rows = [store.open(files, stated=False) for store in stores]
         if any(row is None for row in rows):
             return None
+        stores[0].state(files, 0, len(stores))
         return rows[0] if len(rows) == 1 else ViewRows(rows)
 
     def _placed(self, rows):

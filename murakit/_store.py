@@ -129,6 +129,7 @@ class Store(ABC):
         self.dtype = np.dtype(dtype)
         self.what = what
         self.verbose = verbose
+        self.place = None
         self.n_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
         self.group = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16).digest()
 
@@ -144,16 +145,15 @@ class Store(ABC):
         """Return a block (b, *shape) of stored arrays as what a network takes."""
         return self.present(torch.from_numpy(block))
 
-    def open(self, paths, n_stores=1):
+    def open(self, paths, *, stated=True):
         """Compute what is missing, and return the `Rows` of these paths.
 
         Parameters
         ----------
         paths : array-like of shape (n,)
             Files of images.
-        n_stores : int
-            Number of stores of the kind that are opened together; 0: as one of them, but not the
-            first, so that what is said of all is not said again.
+        stated : bool
+            Whether to `state` where they are kept.
 
         Returns
         -------
@@ -162,19 +162,19 @@ class Store(ABC):
         """
         files = paths if isinstance(paths, Files) else Files(paths)
         lacking = self.lacking(files)
-        place = self.shelves[0].place if self.shelves else None
+        self.place = self.shelves[0].place if self.shelves else None
         for shelf in self.shelves:
             if not len(lacking):
                 break
             if not shelf.room_for(len(lacking), self.n_bytes):
                 continue
-            place = shelf.place
+            self.place = shelf.place
             self._fill(files.take(lacking), shelf)
             # A disk may have failed, and then the next shelf gets the rest.
             lacking = lacking[~self._has(files.take(lacking))]
-        if n_stores:
-            self.state(files, len(lacking), place, n_stores)
-        return Rows(self, files) if self.lazy or not len(lacking) else None
+        if stated:
+            self.state(files, len(lacking))
+        return Rows(self, files, stored=not len(lacking)) if self.lazy or not len(lacking) else None
 
     def lacking(self, files):
         """Return the rows that are on no shelf."""
@@ -268,13 +268,13 @@ class Store(ABC):
                 found[rest[there]] = True
         return flat, found
 
-    def state(self, files, n_lacking, place=None, n_stores=1):
+    def state(self, files, n_lacking, n_stores=1):
         """Say where the arrays are kept, and warn where they do not go where they were meant to."""
         size = human(len(files) * self.n_bytes * n_stores)
         subject = f"{self.what} of {len(files)} images" + (f" in {n_stores} views" if n_stores > 1 else "")
         instead = "read from their files each time" if self.lazy else "computed in every step"
         first = self.shelves[0] if self.shelves else None
-        if first is not None and first.wanted and (n_lacking or place != first.place):
+        if first is not None and first.wanted and (n_lacking or self.place != first.place):
             leaves = "is free" if first.limit is None else f"cache_limit={human(first.limit)} leaves"
             warn(
                 f"{subject} take {size}, more than {leaves} {first.place}: they are "
@@ -283,7 +283,9 @@ class Store(ABC):
             )
         elif self.verbose:
             kept = (
-                f"are {instead}: there is no room for {size}" if n_lacking else f"are kept {place} ({size})"
+                f"are {instead}: there is no room for {size}"
+                if n_lacking
+                else f"are kept {self.place} ({size})"
             )
             say(f"{subject} {kept}")
 
@@ -295,11 +297,14 @@ class Rows:
     ----------
     store : Store
     files : Files
+    stored : bool
+        Whether all of them are on a shelf; else they are computed each time.
     """
 
-    def __init__(self, store, files):
+    def __init__(self, store, files, *, stored):
         self.store = store
         self.files = files
+        self.stored = stored
         self.stage = store.stage
         self.n_bytes = len(files) * store.n_bytes
 
@@ -309,7 +314,7 @@ class Rows:
     @property
     def held(self):
         """Whether they lie in memory as one array, so that a batch is gathered at once."""
-        return self.n_bytes <= _HELD_BYTES
+        return self.stored and self.n_bytes <= _HELD_BYTES
 
     def __getitem__(self, rows):
         return self.__getitems__(np.arange(len(self))[rows])

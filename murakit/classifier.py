@@ -84,7 +84,8 @@ class MuraClassifier(NetClassifier):
     cache : str, path-like or None, default=None
         A folder for decoded images and for what the frozen stages make of them, each computed once
         for all epochs, folds, trials and processes that name it. None: memory, for the time of one
-        `fit`. `murakit.cache_info` tells what it holds, `murakit.clear_cache` empties it.
+        `fit`. On a disk of this machine, for network drives lack the locks that it needs.
+        `murakit.cache_info` tells what it holds, `murakit.clear_cache` empties it.
     cache_limit : int or None, default=None
         Most bytes that `cache` (without it: a fit, in memory) may take. What does not fit is not
         stored, with a warning. None: all but 1 GiB of the free disk, or a quarter of the free memory.

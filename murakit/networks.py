@@ -1,12 +1,13 @@
 """Backbones as ordered, named stages, and the network that turns uint8 radiographs into logits."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from ._folding import fold, share, weights_hash
+from ._folding import fold, fold_entry, share, weights_hash
 from ._weight_files import backbone_weights, seeded
 
 __all__ = ["BACKBONES", "Backbone", "Radiograph", "build_radiograph"]
@@ -197,9 +198,14 @@ class Radiograph(nn.Module):
         # Without this, autograd would keep the activations of stages that get no gradient.
         with torch.set_grad_enabled(torch.is_grad_enabled() and not names):
             x = self._enter(inputs, begin, draws)
+            stages = [fold(self, name) for name in names]
+            entry = fold_entry(self, names[0]) if begin is None and names and x.device.type == "cpu" else None
+            if begin is None and entry is None:
+                # Channels last, which convolutions are fastest with; the permutations copy nothing.
+                grey = x.permute(0, 2, 3, 1)
+                x = torch.addcmul(-self.mean / self.std, grey, 1 / self.std).permute(0, 3, 1, 2)
             if names:
-                folded = [fold(self, name) for name in names]
-                x = torch.cat([_in_turn(folded, part) for part in _portions(x)])
+                x = _run(x, stages if entry is None else [entry, *stages[1:]])
             return self.pool(x) if stage == "head" and x.ndim == 4 else x
 
     def shape_before(self, stage, image_shape):
@@ -223,10 +229,7 @@ class Radiograph(nn.Module):
         if begin is not None:
             return inputs.to(torch.float32)
         x = inputs.to(torch.float32) / 255
-        if draws is not None:
-            x = self.augmentation.apply(x, draws)
-        # Channels last, which convolutions are fastest with; the permutations copy nothing.
-        return ((x.permute(0, 2, 3, 1) - self.mean) / self.std).permute(0, 3, 1, 2)
+        return x if draws is None else self.augmentation.apply(x, draws)
 
     def forward(self, inputs, begin=None):
         """Return the logits (b, k) of a batch.
@@ -256,18 +259,28 @@ class Radiograph(nn.Module):
         return self.head(self.run_before("head", inputs, begin=begin))
 
 
-def _portions(x):
-    """Split a batch on the CPU so that what is made of it on the way stays in the processor's caches."""
-    if x.device.type != "cpu":
-        return (x,)
-    # Of equal size, so that none is a single image.
-    n_portions = -(-len(x) // max(4, _CACHED_VALUES // x[0].numel()))
-    return x.tensor_split(n_portions) if n_portions > 1 else (x,)
+def _run(x, stages):
+    """Run stages in turn; on the CPU, those of few weights and large activations on a few images at a time.
 
-
-def _in_turn(modules, x):
-    for module in modules:
-        x = module(x)
+    What is made on the way then stays in the processor's caches. Stages of many weights would have to
+    load them for each portion.
+    """
+    n_light = 0
+    if x.device.type == "cpu":
+        light = (sum(p.numel() for p in stage.parameters()) <= _CACHED_VALUES for stage in stages)
+        n_light = len(list(itertools.takewhile(bool, light)))
+    # Portions of equal size, so that none is a single image.
+    # What comes of a grey image is as much as comes of three channels.
+    n_values = x[0].numel() * (3 if x.shape[1] == 1 else 1)
+    n_portions = -(-len(x) // max(4, _CACHED_VALUES // n_values)) if n_light else 1
+    parts = []
+    for part in x.tensor_split(n_portions):
+        for stage in stages[:n_light]:
+            part = stage(part)
+        parts.append(part)
+    x = torch.cat(parts) if n_portions > 1 else parts[0]
+    for stage in stages[n_light:]:
+        x = stage(x)
     return x
 
 

@@ -7,6 +7,7 @@ import torchvision
 from helpers import quick_classifier
 from torch import nn
 
+from murakit._folding import fold_entry
 from murakit.networks import BACKBONES, Radiograph, build_radiograph
 
 
@@ -32,6 +33,34 @@ def test_logits_are_torchvisions(backbone, tmp_path):
     with torch.no_grad():
         expected = model.eval()((images.expand(-1, 3, -1, -1) / 255 - mean) / std)
         torch.testing.assert_close(network(images), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [32, 63, 64])
+@pytest.mark.parametrize("kernel, padding", [(7, 3), (3, 1), (3, 0), (5, 4)])
+def test_a_first_convolution_of_grey_values_is_that_of_three_channels(size, kernel, padding):
+    torch.manual_seed(0)
+    stage = nn.Sequential(nn.Conv2d(3, 6, kernel, stride=2, padding=padding), nn.BatchNorm2d(6))
+    stage[1].running_mean.normal_()
+    stage[1].running_var.uniform_(0.5, 2)
+    network = Radiograph({"one": stage}, 6, 2).eval()
+    images = torch.randint(0, 256, (3, 1, size, size), dtype=torch.uint8)
+    mean, std = network.mean.view(1, 3, 1, 1), network.std.view(1, 3, 1, 1)
+    with torch.no_grad():
+        expected = network.head(network.pool(stage((images / 255 - mean) / std)))
+        torch.testing.assert_close(network.infer(images), expected, rtol=1e-5, atol=1e-5)
+    assert any(type(module).__name__ == "_GreyConv" for module in fold_entry(network, "one").modules())
+
+
+def test_another_first_layer_takes_three_channels():
+    torch.manual_seed(0)
+    stage = nn.Sequential(nn.Conv2d(3, 6, 3, stride=1, padding=1), nn.ReLU())
+    network = Radiograph({"one": stage}, 6, 2).eval()
+    images = torch.randint(0, 256, (3, 1, 16, 16), dtype=torch.uint8)
+    mean, std = network.mean.view(1, 3, 1, 1), network.std.view(1, 3, 1, 1)
+    assert fold_entry(network, "one") is None
+    with torch.no_grad():
+        expected = network.head(network.pool(stage((images / 255 - mean) / std)))
+        torch.testing.assert_close(network.infer(images), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_stages_are_in_order():

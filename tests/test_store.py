@@ -289,6 +289,13 @@ def test_a_limit_without_a_folder_is_one_of_memory(images):
     assert same_state(state_of(expected), state_of(clf))
 
 
+def test_without_room_images_are_decoded_in_every_epoch(images, counted):
+    clf = quick_classifier(unfreeze="all", cache_limit=0, early_stopping=False, max_epochs=3)
+    with pytest.warns(CacheWarning, match="read from their files each time"):
+        clf.fit(images.data, images.target)
+    assert sorted(counted) == sorted([*images.data] * 3)
+
+
 def test_where_things_are_kept_is_said_once(images, capsys):
     quick_classifier(verbose=1, augment=False, early_stopping=False).fit(images.data, images.target)
     lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("MuraClassifier")]
@@ -351,6 +358,13 @@ def test_a_file_that_is_no_database_is_left_alone(images, tmp_path):
     trouble(images, tmp_path, "no LMDB database, or a damaged one.*clear_cache")
 
 
+def test_what_a_damaged_cache_holds_cannot_be_told(tmp_path):
+    (tmp_path / FILE).write_bytes(b"something else " * 1000)
+    with pytest.raises(OSError, match=r"cannot be read: .*clear_cache"):
+        cache_info(tmp_path)
+    assert clear_cache(tmp_path) > 0
+
+
 def test_a_folder_that_is_a_file_is_no_cache(images, tmp_path):
     (tmp_path / "file").write_text("")
     trouble(images, tmp_path / "file", "cannot be used.*pass another folder")
@@ -394,6 +408,7 @@ def test_a_folder_that_cannot_be_written_to_is_read(images, tmp_path, monkeypatc
 
     monkeypatch.setattr(disk_room.lmdb, "open", refuse)
     counted.clear()
+    assert cache_info(tmp_path).n_images.tolist() == [20]
     trouble(images, tmp_path, "cannot be written to: what it holds is used")
     assert sorted(counted) == sorted(images.data[20:])
 
