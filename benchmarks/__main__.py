@@ -19,7 +19,7 @@ HEAD = """\
 Written by `python -m benchmarks`; a run replaces the sections of its own cases and leaves the others.
 Figures of one machine at one time: compare the ratios, not the seconds.
 """
-PACKAGES = ("torch", "scikit-learn", "numpy")
+PACKAGES = ("torch", "scikit-learn", "numpy", "pillow", "lmdb")
 
 
 def main(arguments=None):

@@ -59,7 +59,7 @@ def reference(data, weights, size):
     ).eval()
     pixels = torch.from_numpy(np.stack([read_square(path, size) for path in data.data])[:, None])
     with torch.no_grad():
-        features = torch.cat([network.frozen_part(batch) for batch in pixels.split(32)]).numpy()
+        features = torch.cat([network.run_before("head", batch) for batch in pixels.split(32)]).numpy()
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=5000))
     folds = list(PatientKFold(5).split(data.data, data.target))
     scores = cross_val_score(model, features, data.target, cv=folds, scoring="roc_auc")
