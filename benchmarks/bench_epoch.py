@@ -26,7 +26,7 @@ from ._work import BATCH, SEED, largest_difference, orders, radiographs, same_st
 
 
 def run(quick):
-    n_images, size, rounds = (64, 64, 2) if quick else (96, 224, 5)
+    n_images, size, rounds = (64, 64, 2) if quick else (96, 224, 3)
     with (
         radiographs(n_images, 128 if quick else 512) as (folder, X, y),
         tempfile.TemporaryDirectory() as cache,
