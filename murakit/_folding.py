@@ -9,6 +9,9 @@ from torch import fx, nn
 from torch.nn import functional
 from torch.nn.utils import fuse_conv_bn_eval
 
+# Raised with every change of last bits in what folded stages compute; stored activations carry it.
+ARITHMETIC = 1
+
 
 class Derived:
     """What was derived from the weights of some stages, by stage."""
@@ -180,7 +183,9 @@ class _GreyConv(nn.Module):
         height, width = x.shape[-2:]
         if (height, width) not in self.maps:
             black = self.black.expand(1, 3, height, width).contiguous(memory_format=torch.channels_last)
-            self.maps[height, width] = self.conv(black)
+            # In full precision, whatever this call computes in: others share the map.
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+                self.maps[height, width] = self.conv(black)
         added = self.maps[height, width]
         before = self.padding + 1
         down, right = (

@@ -6,6 +6,7 @@ import numpy as np
 import PIL
 import torch
 
+from ._folding import ARITHMETIC
 from ._store import PASS, Store, n_threads, shelves_of
 from .images import PIXELS, read_square
 
@@ -161,11 +162,10 @@ class FeatureStore(Store):
             "weights": network.fingerprint(stage),
             "dtype": dtype,
             # Other kernels, other last bits.
-            "computed by": f"torch {torch.__version__}, {_processor(self.device)}, autocast {autocast}",
+            "computed by": f"{_arithmetic(self.device)}, autocast {autocast}",
         }
-        shape = network.shape_before(stage, (1, *_image_shape(source)))
-        images = source if source.stage is None else source.images
-        self.images = images
+        self.images = images = source if source.stage is None else source.images
+        shape = network.shape_before(stage, images.shape)
         if int(np.prod(shape)) * np.dtype(dtype).itemsize > _WORTH_STORING * images.n_bytes:
             shelves = [shelf for shelf in shelves if shelf.path is None]
         # The device's own order: channels last, so that a batch needs no more than a copy.
@@ -196,11 +196,7 @@ class FeatureStore(Store):
         return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
 
 
-def _image_shape(source):
-    return (source if source.stage is None else source.images).shape[1:]
-
-
-def _processor(device):
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
+def _arithmetic(device):
+    gpu = device.type == "cuda"
+    processor = torch.cuda.get_device_name(device) if gpu else torch.backends.cpu.get_cpu_capability()
+    return f"murakit {ARITHMETIC}, torch {torch.__version__}, {device.type} {processor}"

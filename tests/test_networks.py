@@ -51,6 +51,16 @@ def test_a_first_convolution_of_grey_values_is_that_of_three_channels(size, kern
     assert any(type(module).__name__ == "_GreyConv" for module in fold_entry(network, "one").modules())
 
 
+def test_a_run_in_half_precision_leaves_nothing_for_those_in_full():
+    images = torch.randint(0, 256, (3, 1, 64, 64), dtype=torch.uint8)
+    first, second = build(), build()
+    with torch.no_grad():
+        expected = first.eval().infer(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            second.eval().infer(images)
+        assert torch.equal(second.infer(images), expected)
+
+
 def test_another_first_layer_takes_three_channels():
     torch.manual_seed(0)
     stage = nn.Sequential(nn.Conv2d(3, 6, 3, stride=1, padding=1), nn.ReLU())
