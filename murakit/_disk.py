@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 import warnings
 import weakref
 import zlib
@@ -24,6 +25,8 @@ _CHECKSUM = 4
 _FIRST_MAP = 2**30
 # Of a disk's free space, what is left to others where no limit is given.
 _LEFT_FREE = 2**30
+# Seconds that a file may be shorter than it counts, while the process that writes it lengthens it.
+_OTHERS_TURN = 1.0
 
 _FAILURES = (lmdb.Error, OSError)
 _NO_ACCESS = (errno.EACCES, errno.EROFS, errno.EPERM)
@@ -148,21 +151,32 @@ class Disk:
         self.file = _identity(path)
 
     def _check(self):
-        info, stat = self.env.info(), self.env.stat()
-        if os.path.getsize(self.path) < (info["last_pgno"] + 1) * stat["psize"]:
-            # Reading beyond its end would kill the process.
-            raise lmdb.CorruptedError("the file has been cut short")
-        with self.env.begin() as txn:
-            written = txn.get(_FORMAT_KEY)
-        if written is None and stat["entries"]:
-            raise lmdb.InvalidError("it is a database of another program")
+        deadline = time.monotonic() + _OTHERS_TURN
+        while self._lacks_pages():
+            if time.monotonic() > deadline:
+                # Reading beyond its end would kill the process.
+                raise lmdb.CorruptedError("the file has been cut short")
+            time.sleep(0.01)  # another process may be about to lengthen it: see `_pad`
+        written = self._format(write=False)
         if written is None and self.writable:
-            with self.env.begin(write=True) as txn:
-                txn.put(_FORMAT_KEY, json.dumps({"format": FORMAT}).encode())
-        elif written is not None and (found := _format_of(written)) != FORMAT:
+            written = self._format(write=True)
+        if written is not None and (found := _format_of(written)) != FORMAT:
             raise lmdb.VersionMismatchError(
                 f"it was written by another version of murakit (format {found}; this one writes {FORMAT})"
             )
+
+    def _format(self, write):
+        # The key and the number of entries have to come from one snapshot: another process may be
+        # making the same file at this moment.
+        with self._begin(write=write) as txn:
+            written = txn.get(_FORMAT_KEY)
+            if written is not None:
+                return bytes(written)
+            if txn.stat()["entries"]:
+                raise lmdb.InvalidError("it is a database of another program")
+            if write:
+                txn.put(_FORMAT_KEY, json.dumps({"format": FORMAT}).encode())
+        return None
 
     @property
     def wanted(self):
@@ -293,14 +307,17 @@ class Disk:
 
     def _pad(self):
         """Keep the file as long as LMDB counts it, which it is not after pages at its end came free."""
-
-        def lacking():
-            return (self.env.info()["last_pgno"] + 1) * self.env.stat()["psize"] > os.path.getsize(self.path)
-
-        if lacking():
+        if self._lacks_pages():
             with self._begin(write=True):  # nobody else makes it longer meanwhile
-                if lacking():
-                    os.truncate(self.path, (self.env.info()["last_pgno"] + 1) * self.env.stat()["psize"])
+                if self._lacks_pages():
+                    os.truncate(self.path, self._counted())
+
+    def _lacks_pages(self):
+        counted = self._counted()  # before its length is asked for, which only grows
+        return counted > os.path.getsize(self.path)
+
+    def _counted(self):
+        return (self.env.info()["last_pgno"] + 1) * self.env.stat()["psize"]
 
     def _fail(self, error, what):
         self.writable = False

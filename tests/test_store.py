@@ -251,6 +251,35 @@ def test_half_precision_is_stored_on_request(images, tmp_path):
     np.testing.assert_allclose(half.predict_proba(images.data), full.predict_proba(images.data), atol=0.05)
 
 
+OPENER = """
+import pathlib, sys, warnings
+from murakit._disk import open_disk
+warnings.simplefilter("error")
+parent, n_others = pathlib.Path(sys.argv[1]), int(sys.argv[3])
+for number in range(150):
+    folder = parent / str(number)
+    folder.mkdir(exist_ok=True)
+    (folder / sys.argv[2]).touch()
+    while len(list(folder.glob("process*"))) < n_others:
+        pass
+    assert open_disk(folder) is not None
+"""
+
+
+def test_processes_make_one_cache_at_the_same_moment(tmp_path):
+    openers = [
+        subprocess.Popen([sys.executable, "-c", OPENER, tmp_path, f"process{number}", "4"]) for number in range(4)
+    ]
+    try:
+        # One that fails leaves the others waiting for it.
+        ended = [opener.wait(timeout=60) for opener in openers]
+    finally:
+        for opener in openers:
+            opener.kill()
+            opener.wait()
+    assert ended == [0] * 4
+
+
 def test_processes_share_one_cache(images, tmp_path):
     scores = [
         cross_val_score(
