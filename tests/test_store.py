@@ -268,7 +268,8 @@ for number in range(150):
 
 def test_processes_make_one_cache_at_the_same_moment(tmp_path):
     openers = [
-        subprocess.Popen([sys.executable, "-c", OPENER, tmp_path, f"process{number}", "4"]) for number in range(4)
+        subprocess.Popen([sys.executable, "-c", OPENER, tmp_path, f"process{number}", "4"])
+        for number in range(4)
     ]
     try:
         # One that fails leaves the others waiting for it.
