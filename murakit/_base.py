@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from ._allocator import freed_memory_kept
 from ._data import Images, check_comparable, check_groups, check_labels, plain
 from ._folding import forget, make_own, refresh
 from ._machine import autocasts, repeatable_threads, resolve_device, seeds_of
@@ -268,7 +269,8 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             net.initialize()
             if one_epoch and continued:
                 self._resume_optimizer(net)
-            net.train_on(*data[:2])
+            with freed_memory_kept():
+                net.train_on(*data[:2])
         self._keep(net, classes, train, valid, continued=continued, one_epoch=one_epoch)
         return self
 
