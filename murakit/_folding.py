@@ -197,25 +197,36 @@ class _GreyConv(nn.Module):
         return x.add_(added)
 
 
-def _take_grey(stage, mean, std):
+def first_conv(stage):
+    """Return the name of the convolution that a folded stage begins with, where nothing else reads its input."""
     if not isinstance(stage, fx.GraphModule):
         return None
     entry = next(node for node in stage.graph.nodes if node.op == "placeholder")
     users = list(entry.users)
-    conv = stage.get_submodule(users[0].target) if users[0].op == "call_module" else None
+    if len(users) != 1 or users[0].op != "call_module":
+        return None
+    conv = stage.get_submodule(users[0].target)
     fits = (
-        len(users) == 1
-        and isinstance(conv, nn.Conv2d)
+        isinstance(conv, nn.Conv2d)
         and conv.in_channels == 3
+        and conv.groups == 1
+        and conv.padding_mode == "zeros"
+    )
+    return users[0].target if fits else None
+
+
+def _take_grey(stage, mean, std):
+    name = first_conv(stage)
+    conv = None if name is None else stage.get_submodule(name)
+    fits = (
+        conv is not None
         and conv.kernel_size[0] == conv.kernel_size[1]
         and conv.kernel_size[0] % 2 == 1
         and conv.stride == (2, 2)
         and conv.dilation == (1, 1)
         and conv.padding in [(n, n) for n in range(conv.kernel_size[0])]
-        and conv.padding_mode == "zeros"
-        and conv.groups == 1
     )
     if not fits:
         return None
-    stage.set_submodule(users[0].target, _GreyConv(conv, mean.cpu(), std.cpu()))
+    stage.set_submodule(name, _GreyConv(conv, mean.cpu(), std.cpu()))
     return stage

@@ -1,31 +1,60 @@
 """Predicting with ONNX Runtime on the CPU, where its numbers are PyTorch's."""
 
+import copy
 import io
 import warnings
 
 import torch
 from torch import nn
 
-from ._folding import sessions
+from ._folding import first_conv, fold, sessions
+from .networks import FromGrey
 
 # Largest difference in a probability that is taken for the same prediction.
 TOLERANCE = 1e-5
 
 
 class _FromPixels(nn.Module):
-    """A network as ONNX takes it: from (b, 1, s, s) uint8 to logits, stages as they are."""
+    """A network as ONNX takes it: from (b, 1, s, s) uint8 to logits.
+
+    Where it begins with a convolution of three channels, that becomes one of two: the grey values, and
+    ones, which carry what the normalisation adds. Both are padded with zeros, so the borders come right.
+    """
 
     def __init__(self, network):
         super().__init__()
-        self.stages = nn.Sequential(*network.stages.values())
-        self.pool = network.pool
-        self.head = network.head
-        self.register_buffer("mean", network.mean.view(1, 3, 1, 1))
-        self.register_buffer("std", network.std.view(1, 3, 1, 1))
+        first, *others = network.stages
+        entry = copy.deepcopy(fold(network, first)).to(memory_format=torch.contiguous_format)
+        self.two_channels = (name := first_conv(entry)) is not None
+        if self.two_channels:
+            entry.set_submodule(name, _on_grey_and_ones(entry.get_submodule(name), network.mean, network.std))
+            self.rest = nn.Sequential(
+                entry, *(network.stages[other] for other in others), network.pool, network.head
+            )
+        else:
+            self.rest = FromGrey(network)
 
     def forward(self, images):
-        x = (images.to(torch.float32) / 255 - self.mean) / self.std
-        return self.head(self.pool(self.stages(x)))
+        grey = images.to(torch.float32)
+        return self.rest(torch.cat([grey, torch.ones_like(grey)], dim=1) if self.two_channels else grey / 255)
+
+
+def _on_grey_and_ones(conv, mean, std):
+    scaled = conv.weight.detach() / std.cpu().view(1, 3, 1, 1)
+    ones = -(scaled * mean.cpu().view(1, 3, 1, 1)).sum(dim=1)
+    made = nn.Conv2d(
+        2,
+        conv.out_channels,
+        conv.kernel_size,
+        conv.stride,
+        conv.padding,
+        conv.dilation,
+        bias=conv.bias is not None,
+    )
+    made.weight = nn.Parameter(torch.stack([scaled.sum(dim=1) / 255, ones], dim=1))
+    if conv.bias is not None:
+        made.bias = conv.bias
+    return made
 
 
 def require_onnx():

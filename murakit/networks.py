@@ -259,6 +259,29 @@ class Radiograph(nn.Module):
         return self.head(self.run_before("head", inputs, begin=begin))
 
 
+class FromGrey(nn.Module):
+    """A network as it is, nothing folded or stored: from grey values (b, 1, s, s) in [0, 1] to logits.
+
+    For those who take a module apart: exporters, and explanations that follow gradients.
+
+    Parameters
+    ----------
+    network : Radiograph
+        Its weights are shared, not copied.
+    """
+
+    def __init__(self, network):
+        super().__init__()
+        self.stages = nn.Sequential(*network.stages.values())
+        self.pool = network.pool
+        self.head = network.head
+        self.register_buffer("mean", network.mean.view(1, 3, 1, 1).clone())
+        self.register_buffer("std", network.std.view(1, 3, 1, 1).clone())
+
+    def forward(self, grey):
+        return self.head(self.pool(self.stages((grey - self.mean) / self.std)))
+
+
 def _run(x, stages):
     """Run stages in turn; on the CPU, those of few weights and large activations on a few images at a time.
 
