@@ -4,12 +4,17 @@ from importlib import import_module
 
 from ._cache import cache_info, clear_cache
 from ._disk import CacheWarning
+from ._published import published_results
+from .audit import audit_shortcuts
 from .classifier import MuraClassifier
+from .comparison import compare
 from .datasets import load_mura, load_radiographs
+from .evaluation import evaluate, evaluate_predictions
 from .images import UnreadableImage, read_image, read_square
 from .integrity import check_disjoint, check_mura
-from .metrics import study_predictions, study_scorer
+from .metrics import study_predictions, study_scorer, threshold_at
 from .model_selection import PatientKFold, PatientShuffleSplit
+from .predictions import predict_frame, write_mura_csv
 from .synthetic import make_mura
 
 __version__ = "0.1.0"
@@ -21,25 +26,37 @@ __all__ = [
     "PatientKFold",
     "PatientShuffleSplit",
     "UnreadableImage",
+    "audit_shortcuts",
     "cache_info",
     "check_disjoint",
     "check_mura",
     "clear_cache",
+    "compare",
+    "evaluate",
+    "evaluate_predictions",
     "load_mura",
     "load_radiographs",
     "make_mura",
+    "predict_frame",
+    "published_results",
     "read_image",
     "read_square",
     "search_space",
     "study_predictions",
     "study_scorer",
+    "threshold_at",
+    "write_mura_csv",
+    "write_report",
 ]
 
-# Imported when asked for: Optuna is of use to a search only.
-_LAZY = {"MuraSearchCV": "._search", "search_space": "._trials"}
+# Imported when asked for: Optuna is of use to a search only, matplotlib to pictures.
+_LAZY = {"MuraSearchCV": "._search", "search_space": "._trials", "write_report": ".report"}
+_LAZY_ROOMS = ("inspection", "plotting", "report")
 
 
 def __getattr__(name):
+    if name in _LAZY_ROOMS:
+        return import_module(f".{name}", __name__)
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_LAZY[name], __name__), name)

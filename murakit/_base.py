@@ -22,6 +22,7 @@ from ._machine import autocasts, repeatable_threads, resolve_device, seeds_of
 from ._progress import EpochProgress
 from ._splits import patient_holdout
 from ._training import OPTIMIZERS, TrainingData, TrainingNet, check_callbacks
+from ._units import predicted_codes
 from ._weights import class_table, region_table, region_weights
 
 
@@ -397,7 +398,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         refresh(network)
         try:
             network.to(device).eval()
-            with torch.inference_mode():
+            with torch.inference_mode(), freed_memory_kept():
                 per_image = np.concatenate(
                     [block.cpu().numpy() for block in self._log_proba_batches(network, samples.items, device)]
                 )
@@ -415,7 +416,9 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         return proba / proba.sum(axis=1, keepdims=True)
 
     def predict(self, X):
-        """Return the most probable class of each sample, as a value of ``classes_``."""
+        """Return the class of each sample, as a value of ``classes_``: the most probable, or by the threshold."""
+        if (threshold := getattr(self, "decision_threshold", None)) is not None:
+            return self.classes_[predicted_codes(self.predict_proba(X), threshold)]
         best = self._log_proba(X).argmax(axis=1)
         return self.classes_[best]
 

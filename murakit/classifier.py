@@ -81,6 +81,9 @@ class MuraClassifier(NetClassifier):
         Epochs without improvement after which the learning rate is divided by 10; None: never.
     tta : bool, default=False
         Average the probabilities of each image and of its mirror image.
+    decision_threshold : float or None, default=None
+        Probability of the second of two classes from which on `predict` says it, chosen on patients
+        of their own by `murakit.threshold_at`. None: the most probable class. To be set at any time.
     cache : str, path-like or None, default=None
         A folder for decoded images and for what the frozen stages make of them, each computed once
         for all epochs, folds, trials and processes that name it. None: memory, for the time of one
@@ -176,6 +179,7 @@ class MuraClassifier(NetClassifier):
         "resize": [StrOptions({"pad", "squash"})],
         "augment": ["boolean", dict],
         "tta": ["boolean"],
+        "decision_threshold": [Interval(Real, 0, 1, closed="both"), None],
         "cache": [str, os.PathLike, None],
         "cache_limit": [Interval(Integral, 0, None, closed="left"), None],
         "augment_views": [Interval(Integral, 1, None, closed="left"), None],
@@ -209,6 +213,7 @@ class MuraClassifier(NetClassifier):
         n_iter_no_change=5,
         lr_patience=2,
         tta=False,
+        decision_threshold=None,
         cache=None,
         cache_limit=None,
         augment_views=None,
@@ -243,6 +248,7 @@ class MuraClassifier(NetClassifier):
         self.n_iter_no_change = n_iter_no_change
         self.lr_patience = lr_patience
         self.tta = tta
+        self.decision_threshold = decision_threshold
         self.cache = cache
         self.cache_limit = cache_limit
         self.augment_views = augment_views

@@ -5,6 +5,8 @@ import os
 import numpy as np
 from PIL import Image, ImageOps
 
+from ._geometry import placed
+
 __all__ = ["UnreadableImage", "read_image", "read_square"]
 
 # Raised with every change that makes other pixels of a file; stored images carry it.
@@ -102,10 +104,8 @@ def read_square(path, size, resize="pad"):
     image = _open_gray(path)
     if resize == "squash":
         return np.array(image.resize((size, size), Image.Resampling.BILINEAR))
-    scale = size / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
+    left, top, width, height = placed(*image.size, size, resize)
     square = np.zeros((size, size), dtype=np.uint8)
-    top, left = (size - height) // 2, (size - width) // 2
     square[top : top + height, left : left + width] = image.resize((width, height), Image.Resampling.BILINEAR)
     return square
 

@@ -5,8 +5,10 @@ import numpy as np
 from ._data import plain
 from ._paths import studies_of
 from ._scoring import FixedPredictions, as_scorer
+from ._units import as_proba
+from ._weighted import Ranking, kappa
 
-__all__ = ["study_predictions", "study_scorer"]
+__all__ = ["study_predictions", "study_scorer", "threshold_at"]
 
 
 def study_predictions(y, proba, studies):
@@ -80,7 +82,7 @@ class _StudyScorer:
         y_study, proba, _ = study_predictions(y, estimator.predict_proba(X), studies)
         # A column of zeros: the predictions are there already, a scorer only hands X on.
         placeholder = np.zeros((len(y_study), 1))
-        predictions = FixedPredictions(estimator.classes_, proba, _threshold_of(estimator))
+        predictions = FixedPredictions(estimator.classes_, proba, threshold_of(estimator))
         return as_scorer(self.metric)(predictions, placeholder, y_study)
 
     @property
@@ -95,9 +97,10 @@ class _StudyScorer:
         return f"study_scorer({self.metric!r})"
 
 
-def _threshold_of(estimator):
-    """Return the threshold of scikit-learn's classifiers that have one of their own."""
-    threshold = getattr(estimator, "best_threshold_", getattr(estimator, "threshold", None))
+def threshold_of(estimator):
+    """Return the threshold of a classifier that has one of its own, ours or scikit-learn's, or None."""
+    names = ("best_threshold_", "threshold", "decision_threshold")
+    threshold = next((getattr(estimator, name) for name in names if hasattr(estimator, name)), None)
     if not isinstance(threshold, float | int | np.floating):
         return None
     if getattr(estimator, "pos_label", None) not in (None, estimator.classes_[-1]):
@@ -140,3 +143,109 @@ def study_scorer(metric):
     """
     as_scorer(metric)
     return _StudyScorer(metric)
+
+
+def threshold_at(y, proba, *, sensitivity=None, specificity=None, metric=None, studies=None):
+    """Choose the probability from which on a sample is called abnormal.
+
+    On validation patients only: a threshold that was chosen on the patients who judge it makes them
+    judge too well. `MuraClassifier` keeps it as ``decision_threshold``.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+        Labels; of the two, the second in sorted order is the abnormal one.
+    proba : array-like of shape (n,) or (n, 2)
+        Probabilities of the abnormal class, or of both.
+    sensitivity : float, default=None
+        Call at least this share of the abnormal samples so, and as few of the normal ones as that
+        allows.
+    specificity : float, default=None
+        Call at least this share of the normal samples so, and as few of the abnormal ones.
+    metric : {"kappa", "youden"}, default=None
+        Make Cohen's kappa, or sensitivity + specificity, as large as possible.
+    studies : array-like of shape (n,), default=None
+        Study of each row; then the mean probabilities of studies are looked at.
+
+    Returns
+    -------
+    threshold : float
+        Half way between two probabilities that occur, so that neither is decided by its last bits.
+
+    Raises
+    ------
+    ValueError
+        Unless exactly one of the three is asked for; for one class; and where no threshold reaches
+        what is asked for.
+
+    References
+    ----------
+    Youden, "Index for rating diagnostic tests", Cancer 3 (1950).
+
+    Examples
+    --------
+    >>> from murakit import threshold_at
+    >>> threshold_at([0, 0, 1, 1], [0.1, 0.5, 0.3, 0.8], sensitivity=1.0)
+    0.2
+    >>> threshold_at([0, 0, 1, 1], [0.1, 0.5, 0.3, 0.9], specificity=1.0)
+    0.7
+    """
+    asked = {"sensitivity": sensitivity, "specificity": specificity, "metric": metric}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if len(asked) != 1:
+        raise ValueError(
+            f"Pass one of sensitivity, specificity and metric, not {', '.join(asked) or 'none'}."
+        )
+    (what, value), *_ = asked.items()
+    y, proba = np.asarray(y), as_proba(proba)
+    if proba.shape[1] != 2:
+        raise ValueError(f"proba has {proba.shape[1]} columns: a threshold needs two classes.")
+    if studies is not None:
+        y, proba, _ = study_predictions(y, proba, studies)
+    if len(y) != len(proba):
+        raise ValueError(f"y has {len(y)} labels and proba {len(proba)} rows: pass one of each a sample.")
+    classes = np.unique(y)
+    if len(classes) != 2:
+        raise ValueError(
+            f"y holds {len(classes)} classes ({', '.join(repr(plain(c)) for c in classes[:5])}): a threshold is chosen "
+            "between two. Take more validation patients, or one region less."
+        )
+    ranking = Ranking(y == classes[1], proba[:, 1], np.ones((1, len(y))))
+    tp, fp = np.cumsum(ranking.positives[0]), np.cumsum(ranking.negatives[0])
+    # Beside each score that occurs, "nothing is called abnormal" is a choice, where a number is left for it.
+    tp, fp = np.r_[0, tp], np.r_[0, fp]
+    scores = np.r_[1.0, ranking.scores]
+    chosen = _operating_point(tp, fp, what, value)
+    if chosen == 0 and ranking.scores[0] >= 1:
+        raise ValueError(
+            f"{what}={value!r} cannot be reached: normal samples have a probability of 1. Ask for less, or calibrate."
+        )
+    if chosen == len(scores) - 1:
+        return float(scores[chosen] / 2)
+    above, below = scores[chosen], scores[chosen + 1]
+    middle = (above + below) / 2
+    return float(middle if below < middle <= above else above)
+
+
+def _operating_point(tp, fp, what, value):
+    """Return how many of the distinct scores are called abnormal."""
+    sensitivity, specificity = tp / tp[-1], 1 - fp / fp[-1]
+    # Shares such as 0.95 x 20 / 20 are one bit off what a user writes.
+    slack = 1e-12
+    if what == "sensitivity":
+        _check_share(what, value)
+        return int(np.argmax(sensitivity >= value - slack))
+    if what == "specificity":
+        _check_share(what, value)
+        return int(np.flatnonzero(specificity >= value - slack)[-1])
+    if value == "youden":
+        return int(np.argmax(sensitivity + specificity))
+    if value != "kappa":
+        raise ValueError(f"metric={value!r} is not known: pass 'kappa' or 'youden'.")
+    matrix = np.stack([np.stack([fp[-1] - fp, fp], axis=1), np.stack([tp[-1] - tp, tp], axis=1)], axis=1)
+    return int(np.nanargmax(kappa(matrix)))
+
+
+def _check_share(what, value):
+    if not 0 <= value <= 1:
+        raise ValueError(f"{what}={value!r}: pass a share between 0 and 1, such as 0.95.")

@@ -4,11 +4,15 @@ import doctest
 import importlib
 import inspect
 
+import matplotlib
 import pytest
+from matplotlib import pyplot
 from numpydoc.validate import validate
 
 import murakit
 from murakit import augmentation
+
+matplotlib.use("agg")
 
 # A summary of several lines is allowed (SS06), "See Also" is where it helps (SA01), a section of examples
 # or of extended summary is asked of functions and classes, not of each method (EX01, ES01).
@@ -20,6 +24,11 @@ def public_objects():
     for name in murakit.__all__:
         yield f"murakit.{name}"
     yield "murakit.augmentation.Augmentation"
+    yield from (f"murakit.plotting.{name}" for name in murakit.plotting.__all__)
+    yield from (f"murakit.inspection.{name}" for name in murakit.inspection.__all__)
+    yield "murakit.evaluation.Evaluation"
+    yield "murakit.comparison.Comparison"
+    yield "murakit.audit.ShortcutAudit"
 
 
 def public_methods():
@@ -64,6 +73,7 @@ def test_examples_run(path, capsys):
     for test in tests:
         assert test.examples or issubclass_of_exception(path), f"{path} has no example"
         runner.run(test)
+    pyplot.close("all")
     assert runner.failures == 0, capsys.readouterr().out
 
 

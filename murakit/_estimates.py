@@ -1,0 +1,116 @@
+"""Metrics of all studies, of each region and of each class, with intervals from resampled patients."""
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+
+from ._bootstrap import interval, patient_weights
+from ._weighted import METRICS, measure
+
+MEAN_OF_REGIONS = "mean of regions"
+
+
+class Estimate(NamedTuple):
+    """A metric with its interval; NaN where it is undefined."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self):
+        if np.isnan(self.value):
+            return "–"
+        if np.isnan(self.low):
+            return f"{self.value:.3f}"
+        return f"{self.value:.3f} ({self.low:.3f}–{self.high:.3f})"
+
+
+class Question(NamedTuple):
+    """One table row: which units, and which classes are told apart."""
+
+    group: str
+    kind: str  # "all", "region", "class"
+    rows: np.ndarray
+    code: np.ndarray
+    proba: np.ndarray
+    predicted: np.ndarray
+
+    def measure(self, weights):
+        return measure(self.code, self.proba, self.predicted, weights)
+
+
+def questions(units):
+    """Return what is asked of some units: all together, each region, each of more than two classes."""
+    predicted = units.predicted
+    everything = np.arange(len(units))
+    asked = [Question("all", "all", everything, units.code, units.proba, predicted)]
+    for region in units.regions():
+        rows = np.flatnonzero(units.region == region)
+        asked.append(Question(region, "region", rows, units.code[rows], units.proba[rows], predicted[rows]))
+    if len(units.classes) > 2:
+        for k, label in enumerate(units.classes):
+            one = units.proba[:, k]
+            asked.append(
+                Question(
+                    str(label),
+                    "class",
+                    everything,
+                    (units.code == k).astype(int),
+                    np.stack([1 - one, one], axis=1),
+                    (predicted == k).astype(int),
+                )
+            )
+    return asked
+
+
+def resampled(units, asked, n_resamples, seed):
+    """Return the metrics (n_resamples, len(asked), len(METRICS)) of resampled patients.
+
+    The same patients are drawn for the same seed, units and classes, whatever was predicted.
+    """
+    rng = np.random.default_rng(seed)
+    blocks = [
+        np.stack([question.measure(weights[:, question.rows]) for question in asked], axis=1)
+        for weights in patient_weights(units.patient, units.code, n_resamples, rng)
+    ]
+    return np.concatenate(blocks) if blocks else np.empty((0, len(asked), len(METRICS)))
+
+
+def point(asked):
+    """Return the metrics (len(asked), len(METRICS)) of the units as they are."""
+    return np.stack([question.measure(np.ones((1, len(question.rows))))[0] for question in asked])
+
+
+def with_mean_of_regions(asked, values):
+    """Append the mean over the regions, where there are two or more, to the last axis but one."""
+    at = [row for row, question in enumerate(asked) if question.kind == "region"]
+    if len(at) < 2:
+        return values
+    return np.concatenate([values, values[..., at, :].mean(axis=-2, keepdims=True)], axis=-2)
+
+
+def estimates(units, n_resamples, confidence_level, seed):
+    """Return the questions and their metrics with bounds, (3, n_groups, len(METRICS))."""
+    asked = questions(units)
+    values = with_mean_of_regions(asked, point(asked))
+    if n_resamples:
+        drawn = with_mean_of_regions(asked, resampled(units, asked, n_resamples, seed))
+        bounds = _centred(interval(drawn, confidence_level), drawn, values)
+    else:
+        bounds = np.full((2, *values.shape), np.nan)
+    return asked, np.concatenate([values[None], np.where(np.isnan(values), np.nan, bounds)])
+
+
+def _centred(bounds, drawn, values):
+    """Move the bounds of the calibration error by what resampling alone adds to it.
+
+    Gaps of either sign count, so that every resample looks worse calibrated than the sample that it
+    is drawn from; unmoved, the interval may not even hold the estimate.
+    """
+    at = METRICS.index("calibration_error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # groups in which it is undefined
+        added = np.nanmean(drawn[..., at], axis=0) - values[..., at]
+    bounds[..., at] = np.maximum(bounds[..., at] - added, 0)
+    return bounds

@@ -1,0 +1,9 @@
+"""Looking at radiographs: studies, the worst mistakes, and what speaks for a class.
+
+They need ``murakit[plot]``; heat maps need ``murakit[explain]`` as well.
+"""
+
+from ._gallery import show_mistakes, show_studies, worst_mistakes
+from ._heat_maps import HeatMaps, grad_cam, pointing_game
+
+__all__ = ["HeatMaps", "grad_cam", "pointing_game", "show_mistakes", "show_studies", "worst_mistakes"]

@@ -1,0 +1,147 @@
+"""Predictions as tables: a row an image or a study, and the form of the MURA competition."""
+
+import csv
+import os
+
+import numpy as np
+import pandas as pd
+
+from ._paths import as_paths, expand, split_path
+from ._units import predicted_codes
+from .metrics import threshold_of
+
+__all__ = ["predict_frame", "write_mura_csv"]
+
+
+def predict_frame(estimator, X, *, level="image", threshold=None):
+    """Predict, and return a table.
+
+    Parameters
+    ----------
+    estimator : classifier
+        Fitted, with ``predict_proba``.
+    X : array-like of shape (n,) or (n, 1)
+        Paths of images or of study folders.
+    level : {"image", "study"}, default="image"
+        A row an image, or a row a study with the mean probability of its images.
+    threshold : float, default=None
+        Probability from which on a sample is called abnormal. None: the estimator's own, else above 0.5.
+
+    Returns
+    -------
+    table : DataFrame
+        Columns path (of the image or the study's folder), patient, region (empty where the path does
+        not say them), probability (of the second class; of more than two classes, of the predicted
+        one) and prediction. ``table.to_csv(path, index=False)`` writes it.
+
+    Raises
+    ------
+    ValueError
+        For another level.
+    FileNotFoundError
+        For missing paths.
+
+    See Also
+    --------
+    write_mura_csv : The two columns of the MURA competition.
+
+    References
+    ----------
+    Rajpurkar et al., "MURA: Large Dataset for Abnormality Detection in Musculoskeletal
+    Radiographs", arXiv 1712.06957 (2017): a study's probability is the mean over its images.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from murakit import MuraClassifier, load_mura, make_mura, predict_frame
+    >>> root = make_mura(tempfile.mkdtemp() + "/mura", n_patients=12, image_size=64, random_state=0)
+    >>> mura = load_mura(root)
+    >>> clf = MuraClassifier(weights=None, image_size=32, max_epochs=1, unfreeze="head", random_state=0)
+    >>> predict_frame(clf.fit(mura.data, mura.target), mura.data, level="study").columns.tolist()
+    ['path', 'patient', 'region', 'probability', 'prediction']
+    """
+    if level not in ("study", "image"):
+        raise ValueError(f"level={level!r} is not known: pass 'study' or 'image'.")
+    # Images, so that a study is the mean over all of them whichever way it was named.
+    images, _ = expand(as_paths(X))
+    proba = np.asarray(estimator.predict_proba(images))
+    names = images
+    if level == "study":
+        folders = np.array([os.path.dirname(path) for path in images], dtype=object)
+        _, first, study = np.unique(folders, return_index=True, return_inverse=True)
+        total = np.zeros((len(first), proba.shape[1]))
+        np.add.at(total, study, proba)
+        order = np.argsort(first)
+        proba, names = (total / np.bincount(study)[:, None])[order], folders[first][order]
+    code = predicted_codes(proba, threshold_of(estimator) if threshold is None else threshold)
+    shown = proba[:, 1] if proba.shape[1] == 2 else proba[np.arange(len(proba)), code]
+    parts = [split_path(path) for path in names]
+    return pd.DataFrame(
+        {
+            "path": names,
+            "patient": ["" if part is None else part.patient for part in parts],
+            "region": ["" if part is None else part.region for part in parts],
+            "probability": shown,
+            "prediction": estimator.classes_[code],
+        }
+    )
+
+
+def write_mura_csv(table, path, *, root=None):
+    """Write predictions of studies in the form of the MURA competition: study path, 0 or 1.
+
+    Parameters
+    ----------
+    table : DataFrame
+        What `predict_frame` returns with ``level="study"``.
+    path : str or path-like
+        The file to write; no header, as in ``valid_labeled_studies.csv``.
+    root : str or path-like, default=None
+        Folder of the data set, left out of the paths but for the name MURA-v1.1. None: what comes
+        before the subset's folder.
+
+    Raises
+    ------
+    ValueError
+        For images instead of studies, other predictions than 0 and 1, and paths that are not in
+        MURA's layout or not below `root`.
+
+    References
+    ----------
+    Layout of the data set's own CSV files, and of the submissions of the MURA competition.
+
+    Examples
+    --------
+    >>> import pandas as pd, tempfile
+    >>> from murakit import write_mura_csv
+    >>> path = tempfile.mkdtemp() + "/predictions.csv"
+    >>> study = "/data/MURA-v1.1/valid/XR_WRIST/patient00006/study1"
+    >>> write_mura_csv(pd.DataFrame({"path": [study], "prediction": [1]}), path)
+    >>> with open(path) as file:
+    ...     file.read()
+    'MURA-v1.1/valid/XR_WRIST/patient00006/study1/,1\\n'
+    """
+    rows = []
+    for row, (name, prediction) in enumerate(zip(table["path"], table["prediction"])):
+        if prediction not in (0, 1):
+            raise ValueError(
+                f"Row {row} predicts {prediction!r}; the competition takes 0 (normal) and 1 (abnormal)."
+            )
+        rows.append((_listed(str(name), row, root), int(prediction)))
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def _listed(name, row, root):
+    parts = name.replace("\\", "/").rstrip("/").split("/")
+    if split_path(name) is None or split_path("/".join([*parts, "image1.png"])) is None:
+        raise ValueError(
+            f"Row {row}: {name!r} is no study folder in MURA's layout. Predict with predict_frame(..., level='study')."
+        )
+    if root is None:
+        # subset, region, patient, study
+        return "/".join(["MURA-v1.1", *parts[-4:], ""])
+    below = os.path.relpath(name, root).replace(os.sep, "/")
+    if below.startswith(".."):
+        raise ValueError(f"Row {row}: {name!r} is not below root={os.fspath(root)!r}.")
+    return f"MURA-v1.1/{below}/"
