@@ -12,9 +12,10 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[all,test]'
 	touch $@
 
-## demo: make radiographs, train on them, judge by study and region, save the model
+## demo: make radiographs, train on them, judge by study and region, save the model, write a report
 demo: $(STAMP)
 	$(BIN)/python examples/01_train_and_evaluate.py
+	$(BIN)/python examples/05_report.py
 
 ## test: the unit tests
 test: $(STAMP)

@@ -18,7 +18,9 @@ QUICK = {"epochs": 1, "image_size": 32, "batch_size": 16}
 QUICK_PATIENTS = 40
 
 
-def example_parser(doc, name, *, epochs, image_size, n_patients, regions=("wrist", "elbow"), batch_size=16):
+def example_parser(
+    doc, name, *, epochs, image_size, n_patients, regions=("wrist", "elbow"), batch_size=16, folder=None
+):
     """Return the parser of an example's command line, to which the example may add its own flags.
 
     Parameters
@@ -26,11 +28,13 @@ def example_parser(doc, name, *, epochs, image_size, n_patients, regions=("wrist
     doc : str
         The example's docstring; its first line is shown by ``--help``.
     name : str
-        The example's name, and that of its folder in ``runs``.
+        The example's name.
     epochs, image_size, n_patients, batch_size : int
         The defaults on synthetic data.
     regions : list of str
         The regions that are drawn.
+    folder : str or None
+        Its folder in ``runs``, where that is not named as the example is.
     """
     parser = argparse.ArgumentParser(
         prog=f"{name}.py",
@@ -80,7 +84,7 @@ def example_parser(doc, name, *, epochs, image_size, n_patients, regions=("wrist
         "--output-dir",
         metavar="PATH",
         type=Path,
-        default=Path("runs") / name,
+        default=Path("runs") / (folder or name),
         help="where results, and synthetic data, are written (default: %(default)s)",
     )
     add("--resume", action="store_true", help="go on from what the last run left in the output folder")

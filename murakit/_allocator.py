@@ -7,7 +7,7 @@ import threading
 from contextlib import contextmanager
 
 # Of glibc's malloc.h.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _DEFAULT_MMAP_MAX = 65536
 # Where glibc's own, growing thresholds end in a process that handles large arrays.
 _LARGEST_THRESHOLD = 32 * 2**20
@@ -35,8 +35,7 @@ def freed_memory_kept():
 
     glibc maps each array of more than 32 MB anew and unmaps it when it is freed. A training step on the
     CPU makes dozens of them, and a tenth of its time goes into clearing their pages. Where the
-    allocator is not glibc's, or the environment tunes it, nothing is changed. What stays afterwards:
-    threads that the process starts later allocate from one heap, as with ``MALLOC_ARENA_MAX=1``.
+    allocator is not glibc's, or the environment tunes it, nothing is changed.
 
     References
     ----------
@@ -52,8 +51,6 @@ def freed_memory_kept():
         if _users == 1:
             library.mallopt(_MMAP_MAX, 0)
             library.mallopt(_TRIM_THRESHOLD, _NEVER)
-            # Threads that decode would each keep a heap of their own, which grows with every image.
-            library.mallopt(_ARENA_MAX, 1)
     try:
         yield
     finally:
@@ -64,3 +61,15 @@ def freed_memory_kept():
                 library.mallopt(_MMAP_THRESHOLD, _LARGEST_THRESHOLD)
                 library.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST_THRESHOLD)
                 library.malloc_trim(0)
+
+
+def give_back(iterable, every=16):
+    """Yield what an iterable yields; give freed memory back to the system after every so many items.
+
+    What is read in other threads leaves holes between what stays, and the heap grows with every image.
+    """
+    library = _glibc()
+    for number, item in enumerate(iterable, start=1):
+        yield item
+        if library is not None and number % every == 0:
+            library.malloc_trim(0)

@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from ._allocator import freed_memory_kept
+from ._allocator import freed_memory_kept, give_back
 from ._data import Images, check_comparable, check_groups, check_labels, plain
 from ._folding import forget, make_own, refresh
 from ._machine import autocasts, repeatable_threads, resolve_device, seeds_of
@@ -399,9 +399,8 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         try:
             network.to(device).eval()
             with torch.inference_mode(), freed_memory_kept():
-                per_image = np.concatenate(
-                    [block.cpu().numpy() for block in self._log_proba_batches(network, samples.items, device)]
-                )
+                blocks = self._log_proba_batches(network, samples.items, device)
+                per_image = np.concatenate([block.cpu().numpy() for block in give_back(blocks)])
         finally:
             network.to("cpu")
             if device != "cpu":

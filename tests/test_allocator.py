@@ -6,7 +6,7 @@ import psutil
 import pytest
 import torch
 
-from murakit._allocator import _glibc, freed_memory_kept
+from murakit._allocator import _glibc, freed_memory_kept, give_back
 
 pytestmark = pytest.mark.skipif(_glibc() is None, reason="the allocator is not glibc's, or tuned already")
 
@@ -55,3 +55,15 @@ def test_other_systems_are_left_alone(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     with freed_memory_kept():
         assert left_after_freeing() < SIZE / 2
+
+
+def test_memory_is_given_back_on_the_way():
+    before = resident()
+    with freed_memory_kept():
+        kept = []
+        for number in give_back(range(4), every=4):
+            left_after_freeing()
+            kept.append(number)
+            assert resident() - before > SIZE / 2
+        assert kept == [0, 1, 2, 3]
+        assert resident() - before < SIZE / 2

@@ -37,8 +37,8 @@ def refusal(capsys, call, *argv):
     return f"{error.value} {capsys.readouterr().err}"
 
 
-def test_there_are_the_four_examples():
-    assert [path.name[:2] for path in EXAMPLES] == ["01", "02", "03", "04"]
+def test_there_are_the_five_examples():
+    assert [path.name[:2] for path in EXAMPLES] == ["01", "02", "03", "04", "05"]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
