@@ -62,7 +62,8 @@ def test_memory_is_given_back_on_the_way():
     with freed_memory_kept():
         kept = []
         for number in give_back(range(4), every=4):
-            left_after_freeing()
+            if number == 0:
+                left_after_freeing()
             kept.append(number)
             assert resident() - before > SIZE / 2
         assert kept == [0, 1, 2, 3]
