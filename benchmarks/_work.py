@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torchvision.models import resnet18
 
-from murakit import load_mura, make_mura
+from murakit import MuraClassifier, load_mura, make_mura
 from murakit._machine import seeds_of
 from murakit.networks import build_radiograph
 
@@ -44,6 +44,22 @@ def weights_file(folder):
         state = resnet18(weights=None).state_dict()
     torch.save(state, path)
     return path, state
+
+
+def classifier(weights, unfreeze, size, **params):
+    """Return our classifier with the settings of the plain loop: as many epochs as told, nothing held out."""
+    common = {
+        "weights": weights,
+        "unfreeze": unfreeze,
+        "image_size": size,
+        "resize": "squash",
+        "augment": False,
+        "early_stopping": False,
+        "lr_patience": None,
+        "batch_size": BATCH,
+        "random_state": SEED,
+    }
+    return MuraClassifier(**{**common, **params})
 
 
 def same_start(weights, unfreeze):

@@ -14,17 +14,26 @@ takes.
 
 import tempfile
 import time
+from functools import partial
 
 import numpy as np
 import torch
 
-from murakit import MuraClassifier
 from murakit.networks import build_radiograph
 from murakit.store import ImageStore
 
 from . import plain_pytorch as plain
 from ._measure import interleaved
-from ._work import BATCH, SEED, largest_difference, orders, radiographs, same_start, settings, weights_file
+from ._work import (
+    BATCH,
+    classifier,
+    largest_difference,
+    orders,
+    radiographs,
+    same_start,
+    settings,
+    weights_file,
+)
 
 
 def run(quick):
@@ -36,19 +45,7 @@ def run(quick):
         weights, state = weights_file(folder)
         ImageStore(cache, image_size=size, resize="squash").open(X)
 
-        def classifier(**params):
-            return MuraClassifier(
-                weights=weights,
-                unfreeze="all",
-                image_size=size,
-                resize="squash",
-                early_stopping=False,
-                lr_patience=None,
-                batch_size=BATCH,
-                random_state=SEED,
-                cache=cache,
-                **params,
-            )
+        ours_of = partial(classifier, weights, "all", size, cache=cache)
 
         def plain_model():
             head, rng = same_start(weights, "all")
@@ -56,7 +53,7 @@ def run(quick):
 
         model, rng = plain_model()
         plain.Loop(model, X[:BATCH], y[:BATCH], size, orders(rng, BATCH)).epoch()
-        one = classifier(augment=False, max_epochs=1).fit(X[:BATCH], y[:BATCH])
+        one = ours_of(max_epochs=1).fit(X[:BATCH], y[:BATCH])
         difference = largest_difference(one.predict_proba(X), plain.predict_proba(model, X, size))
         assert difference < 0.01, difference
 
@@ -71,7 +68,7 @@ def run(quick):
             return both
 
         def ours():
-            clf = classifier(max_epochs=2, augment={"flip": 0.5}).fit(X, y)
+            clf = ours_of(max_epochs=2, augment={"flip": 0.5}).fit(X, y)
             return float(clf.history_["dur"].iloc[1])
 
         def by_hand():

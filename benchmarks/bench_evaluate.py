@@ -14,10 +14,10 @@ import torch
 from sklearn import metrics
 from threadpoolctl import threadpool_limits
 
-from murakit import MuraClassifier, evaluate, evaluate_predictions
+from murakit import evaluate, evaluate_predictions
 
 from ._measure import interleaved
-from ._work import BATCH, SEED, radiographs, weights_file
+from ._work import SEED, classifier, radiographs, weights_file
 
 REGIONS = np.array(["elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wrist"])
 
@@ -90,16 +90,7 @@ def plain_bootstrap(y, proba, patients, regions, n_resamples):
 def adding(n_images, size):
     with radiographs(n_images, 128 if size < 100 else 512) as (folder, X, y):
         weights, _ = weights_file(folder)
-        clf = MuraClassifier(
-            weights=weights,
-            unfreeze="head",
-            augment=False,
-            image_size=size,
-            early_stopping=False,
-            max_epochs=1,
-            batch_size=BATCH,
-            random_state=SEED,
-        ).fit(X[:64], y[:64])
+        clf = classifier(weights, "head", size, max_epochs=1).fit(X[:64], y[:64])
         seconds = {"predict": [], "evaluate": []}
         for _ in range(3):
             for name, call in (

@@ -20,13 +20,23 @@ from sklearn.model_selection import cross_val_score
 from torch import nn
 from torch.nn import functional
 
-from murakit import MuraClassifier, MuraSearchCV, PatientKFold
+from murakit import MuraSearchCV, PatientKFold
 from murakit.networks import build_radiograph
 from murakit.store import ImageStore
 
 from . import plain_pytorch as plain
 from ._measure import interleaved
-from ._work import BATCH, SEED, largest_difference, orders, radiographs, same_start, settings, weights_file
+from ._work import (
+    BATCH,
+    SEED,
+    classifier,
+    largest_difference,
+    orders,
+    radiographs,
+    same_start,
+    settings,
+    weights_file,
+)
 
 N_FOLDS, N_TRIALS = 5, 10
 
@@ -36,18 +46,7 @@ def run(quick):
     with radiographs(n_images, 128 if quick else 512) as (folder, X, y):
         weights, state = weights_file(folder)
         folds = list(PatientKFold(N_FOLDS).split(X, y))
-        clf = MuraClassifier(
-            weights=weights,
-            unfreeze="head",
-            image_size=size,
-            resize="squash",
-            augment=False,
-            early_stopping=False,
-            lr_patience=None,
-            max_epochs=epochs,
-            batch_size=BATCH,
-            random_state=SEED,
-        )
+        clf = classifier(weights, "head", size, max_epochs=epochs)
 
         def ours():
             with tempfile.TemporaryDirectory() as cache:

@@ -11,11 +11,16 @@ import shutil
 
 import numpy as np
 
-from murakit import MuraClassifier
-
 from . import plain_pytorch as plain
 from ._measure import interleaved, peak_memory
-from ._work import BATCH, SEED, largest_difference, radiographs, same_start, settings, weights_file
+from ._work import (
+    classifier,
+    largest_difference,
+    radiographs,
+    same_start,
+    settings,
+    weights_file,
+)
 
 PREDICT = """
 import sys, glob, torch
@@ -34,17 +39,7 @@ def run(quick):
     n_images, size, rounds = (100, 64, 2) if quick else (2000, 224, 3)
     with radiographs(n_images, 128 if quick else 512) as (folder, X, y):
         weights, state = weights_file(folder)
-        clf = MuraClassifier(
-            weights=weights,
-            unfreeze="head",
-            augment=False,
-            image_size=size,
-            resize="squash",
-            early_stopping=False,
-            max_epochs=1,
-            batch_size=BATCH,
-            random_state=SEED,
-        ).fit(X[:64], y[:64])
+        clf = classifier(weights, "head", size, max_epochs=1).fit(X[:64], y[:64])
         model = plain.model_of(state, same_start(weights, "head")[0], "head")
         model.fc.load_state_dict(clf.net_.module_.head.state_dict())
 

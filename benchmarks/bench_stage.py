@@ -14,19 +14,29 @@ limit; with four fixed views at least 1.8 times, with fresh augmentation at leas
 import itertools
 import tempfile
 import warnings
+from functools import partial
 
 import numpy as np
 import torch
 from sklearn.model_selection import cross_val_score
 from torch.nn import functional
 
-from murakit import CacheWarning, MuraClassifier, PatientKFold
+from murakit import CacheWarning, PatientKFold
 from murakit.networks import build_radiograph
 from murakit.store import ImageStore
 
 from . import plain_pytorch as plain
 from ._measure import interleaved
-from ._work import BATCH, SEED, largest_difference, orders, radiographs, same_start, settings, weights_file
+from ._work import (
+    BATCH,
+    classifier,
+    largest_difference,
+    orders,
+    radiographs,
+    same_start,
+    settings,
+    weights_file,
+)
 
 N_FOLDS, MEASURED = 5, 2
 
@@ -38,22 +48,11 @@ def run(quick):
         folds = list(PatientKFold(N_FOLDS).split(X, y))
         train, test = folds[0]
 
-        def classifier(**params):
-            return MuraClassifier(
-                weights=weights,
-                unfreeze="layer4",
-                image_size=size,
-                resize="squash",
-                early_stopping=False,
-                lr_patience=None,
-                batch_size=BATCH,
-                random_state=SEED,
-                **{"max_epochs": epochs, "augment": False, **params},
-            )
+        ours_of = partial(classifier, weights, "layer4", size, max_epochs=epochs)
 
         def ours(**params):
             with tempfile.TemporaryDirectory() as cache:
-                clf = classifier(cache=cache, **params)
+                clf = ours_of(cache=cache, **params)
                 return cross_val_score(clf, X, y, cv=folds, scoring="roc_auc")
 
         def limit():
@@ -73,7 +72,7 @@ def run(quick):
                 loop.epoch()
             plain.predict_proba(model, X[test], size)
 
-        difference = checked(classifier, weights, state, X, y, train, test, size)
+        difference = checked(ours_of, weights, state, X, y, train, test, size)
         timings = interleaved(
             {
                 "plain": plain_fold,
@@ -141,12 +140,12 @@ def bare_steps(network, inputs, y, train, test, epochs):
         return network(inputs[torch.from_numpy(test)], begin="layer4").softmax(dim=1)
 
 
-def checked(classifier, weights, state, X, y, train, test, size):
+def checked(ours_of, weights, state, X, y, train, test, size):
     """Return the difference to the plain loop after an epoch, once the store is shown to change no bit."""
     with tempfile.TemporaryDirectory() as cache, warnings.catch_warnings():
         warnings.simplefilter("ignore", CacheWarning)
         fits = [
-            classifier(max_epochs=2, **where).fit(X[train], y[train])
+            ours_of(max_epochs=2, **where).fit(X[train], y[train])
             for where in ({"cache": cache}, {"cache": cache}, {"cache_limit": 0})
         ]
     states = [clf.net_.module_.state_dict() for clf in fits]
@@ -155,7 +154,7 @@ def checked(classifier, weights, state, X, y, train, test, size):
     head, rng = same_start(weights, "layer4")
     model = plain.model_of(state, head, "layer4")
     plain.Loop(model, X[train], y[train], size, orders(rng, len(train))).epoch()
-    ours = classifier(max_epochs=1).fit(X[train], y[train]).predict_proba(X[test])
+    ours = ours_of(max_epochs=1).fit(X[train], y[train]).predict_proba(X[test])
     difference = largest_difference(ours, plain.predict_proba(model, X[test], size))
     assert difference < 0.02, difference
     return difference
