@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+from scipy.stats import norm, t
 
 # Weights that are held at a time.
 _MOST_WEIGHTS = 2_000_000
@@ -43,19 +44,38 @@ def patient_weights(patients, strata, n_resamples, rng):
         yield drawn[:, patient]
 
 
-def interval(values, level):
-    """Return the percentile interval (2, ...) over the first axis, NaN where much is undefined.
+def interval(values, level, n_patients):
+    """Return the expanded percentile interval (2, ...) over the first axis, NaN where much is undefined.
+
+    Plain percentiles are too narrow for few patients, as a normal interval with the variance of the
+    sample is for the mean; the levels are moved outwards by what turns that one into Student's [1]_.
 
     Parameters
     ----------
     values : ndarray of shape (b, ...)
         A statistic of each resample.
     level : float
-        Share of the resamples that lie inside.
+        Share of the resamples that lie inside, but for the expansion.
+    n_patients : int
+        Patients that the statistic rests on: those of the rarer class.
+
+    References
+    ----------
+    .. [1] Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69
+       (2015).
     """
     values = np.asarray(values, dtype=float)
     kept = np.isfinite(values).mean(axis=0) >= _LEAST_DEFINED
+    n_patients = max(n_patients, 2)
+    tail = norm.cdf(np.sqrt(n_patients / (n_patients - 1)) * t.ppf((1 - level) / 2, n_patients - 1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # columns without any value
-        bounds = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        bounds = np.nanquantile(values, [tail, 1 - tail], axis=0)
     return np.where(kept, bounds, np.nan)
+
+
+def rarer(patients, code):
+    """Return how many patients the rarer class has; of one class alone, all of them."""
+    patients, code = np.asarray(patients), np.asarray(code)
+    counts = [len(set(patients[code == value])) for value in np.unique(code)]
+    return min(counts)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._bootstrap import interval, patient_weights
+from ._bootstrap import interval, patient_weights, rarer
 from ._weighted import METRICS, measure
 
 MEAN_OF_REGIONS = "mean of regions"
@@ -96,10 +96,19 @@ def estimates(units, n_resamples, confidence_level, seed):
     values = with_mean_of_regions(asked, point(asked))
     if n_resamples:
         drawn = with_mean_of_regions(asked, resampled(units, asked, n_resamples, seed))
-        bounds = _centred(interval(drawn, confidence_level), drawn, values)
+        bounds = _centred(bounds_of(units, asked, drawn, confidence_level), drawn, values)
     else:
         bounds = np.full((2, *values.shape), np.nan)
     return asked, np.concatenate([values[None], np.where(np.isnan(values), np.nan, bounds)])
+
+
+def bounds_of(units, asked, drawn, confidence_level):
+    """Return the bounds (2, n_groups, len(METRICS)) of what was drawn, each for the patients that it rests on."""
+    n_patients = [rarer(units.patient[question.rows], question.code) for question in asked]
+    # The mean of the regions rests on all patients.
+    n_patients += n_patients[:1] * (drawn.shape[1] - len(asked))
+    parts = [interval(drawn[:, at], confidence_level, n) for at, n in enumerate(n_patients)]
+    return np.stack(parts, axis=1)
 
 
 def _centred(bounds, drawn, values):

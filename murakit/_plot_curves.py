@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.metrics import RocCurveDisplay
 
-from ._bootstrap import interval, patient_weights
+from ._bootstrap import interval, patient_weights, rarer
 from ._evaluation import Evaluation
 from ._style import COLOURS, COLUMN, GREY, LIGHT, MARKS, axes, paper
 from ._weighted import Ranking
@@ -195,7 +195,7 @@ class OperatingPointDisplay(_FromEvaluation):
         for weights in patient_weights(units.patient, units.code, evaluation.n_resamples, rng):
             for fpr, tpr in zip(*Ranking(positive, score, weights).roc()):
                 curves.append(np.interp(_GRID, np.r_[0, fpr], np.r_[0, tpr]))
-        return interval(np.array(curves), evaluation.confidence_level)
+        return interval(np.array(curves), evaluation.confidence_level, rarer(units.patient, units.code))
 
 
 def _arms(value, low, high):
@@ -302,7 +302,8 @@ class ReliabilityDisplay(_FromEvaluation):
                 total = weights @ inside
                 with np.errstate(invalid="ignore"):
                     drawn.append((weights @ (inside * positive[:, None])) / total)
-            low, high = interval(np.concatenate(drawn), evaluation.confidence_level)
+            n_patients = rarer(units.patient, units.code)
+            low, high = interval(np.concatenate(drawn), evaluation.confidence_level, n_patients)
         means = (inside * score[:, None]).sum(axis=0) / inside.sum(axis=0)
         return [
             (float(m), float(s), float(a), float(b), int(n))

@@ -1,6 +1,7 @@
 """A picture of a data set: who and what is in it."""
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from ._paths import as_paths, expand
@@ -87,7 +88,7 @@ class DatasetDisplay:
                 2, 2, figsize=(2 * COLUMN, 4.6), layout="constrained", width_ratios=[1.2, 1]
             )
             self.ax_ = self.axes_[0, 0]
-            self._draw_regions(self.ax_)
+            self._draw_regions(self.ax_, frame.groupby("region")["patient"].nunique())
             per_patient = frame.groupby("patient")["study"].nunique()
             per_study = frame.groupby("study")["image"].size()
             _draw_counts(self.axes_[0, 1], per_patient, "Studies of a patient", "Patients")
@@ -95,7 +96,7 @@ class DatasetDisplay:
             self._draw_sizes(self.axes_[1, 1], images)
         return self
 
-    def _draw_regions(self, ax):
+    def _draw_regions(self, ax, patients):
         studies = self.counts_["studies"].unstack("label", fill_value=0)
         images = self.counts_["images"].groupby(level="region").sum()
         place = np.arange(len(studies))[::-1]
@@ -114,9 +115,11 @@ class DatasetDisplay:
             )
             left = left + studies[label].to_numpy()
         for y, region, end in zip(place, studies.index, left):
-            ax.text(end, y, f" {images[region]:,} images", va="center", fontsize=6)
+            ax.text(
+                end, y, f" {patients[region]:,} patients\n {images[region]:,} images", va="center", fontsize=6
+            )
         ax.set_yticks(place, [str(region).capitalize() for region in studies.index])
-        ax.set(xlabel="Studies", xlim=(0, left.max() * 1.35))
+        ax.set(xlabel="Studies", xlim=(0, left.max() * 1.4))
         ax.legend(loc="lower right", bbox_to_anchor=(1, 1.0), ncols=2)
 
     def _draw_sizes(self, ax, images):
@@ -135,8 +138,6 @@ class DatasetDisplay:
 
 
 def _frame(data, images, row):
-    import pandas as pd
-
     names = {0: "normal", 1: "abnormal"}
     target = [names.get(label, label) for label in np.asarray(data.target).tolist()]
     columns = {

@@ -5,8 +5,7 @@ import html
 import numpy as np
 import pandas as pd
 
-from ._bootstrap import interval
-from ._estimates import Estimate, point, questions, resampled, with_mean_of_regions
+from ._estimates import Estimate, bounds_of, point, questions, resampled, with_mean_of_regions
 from ._evaluation import METRIC_NAMES, Evaluation
 from ._published import published_results
 from ._weighted import METRICS
@@ -230,7 +229,7 @@ def compare(evaluations):
         difference = values - reference[0]
         bounds = np.full((2, *values.shape), np.nan)
         if first.n_resamples:
-            bounds = interval(drawn - reference[1], first.confidence_level)
+            bounds = bounds_of(units, asked, drawn - reference[1], first.confidence_level)
         frames[name] = _frame(first.to_frame().index, difference, bounds)
     return Comparison(dict(evaluations), pd.concat(frames, names=["model", "group"]))
 

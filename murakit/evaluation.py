@@ -73,7 +73,7 @@ def evaluate_predictions(
     Notes
     -----
     Intervals are percentiles over resamples of patients, with as many patients who have an abnormal
-    study as there are [2]_. Where a metric is undefined in more than a tenth of the resamples (one
+    study as there are [2]_, expanded for few patients [3]_. Where a metric is undefined in more than a tenth of the resamples (one
     class in a small region), it has no interval. The calibration error (ten equal bins) is too high
     in every resample; its interval is moved back by that. Where no error was made, the resamples do not
     differ and the interval has no width: few cases, not certainty.
@@ -83,6 +83,8 @@ def evaluate_predictions(
     .. [1] Rajpurkar et al., "MURA: Large Dataset for Abnormality Detection in Musculoskeletal
        Radiographs", arXiv 1712.06957 (2017).
     .. [2] Efron and Tibshirani, "An Introduction to the Bootstrap", Chapman & Hall (1993).
+    .. [3] Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69
+       (2015).
 
     Examples
     --------

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from helpers import quick_classifier
+from scipy import stats
 from sklearn import metrics
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression
@@ -206,7 +207,7 @@ def test_intervals_repeat_with_the_seed_and_only_then():
 def test_an_interval_that_is_mostly_undefined_is_left_out():
     values = np.full((100, 2), 0.5)
     values[:50, 1] = np.nan
-    bounds = interval(values, 0.95)
+    bounds = interval(values, 0.95, 1000)
     np.testing.assert_array_equal(bounds[:, 0], [0.5, 0.5])
     assert np.isnan(bounds[:, 1]).all()
 
@@ -228,6 +229,17 @@ def test_the_mean_of_regions_is_their_mean():
     found = evaluate_predictions(y, proba, patients=np.arange(120), regions=regions, n_resamples=100)
     parts = [found.get("kappa", region).value for region in ("hand", "wrist")]
     assert found.get("kappa", "mean of regions").value == pytest.approx(np.mean(parts))
+
+
+@pytest.mark.parametrize("n_patients", [5, 20, 400])
+def test_the_interval_of_a_mean_is_students(n_patients):
+    # What the expansion is made for: resampled means, against the t interval of the same sample.
+    rng = np.random.default_rng(0)
+    sample = rng.normal(size=n_patients)
+    means = rng.choice(sample, size=(40_000, n_patients)).mean(axis=1)
+    low, high = interval(means, 0.95, n_patients)
+    expected = stats.t.interval(0.95, n_patients - 1, sample.mean(), stats.sem(sample))
+    assert high - low == pytest.approx(expected[1] - expected[0], rel=0.12)
 
 
 # -- an estimator on paths ------------------------------------------------------------------

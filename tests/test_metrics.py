@@ -120,3 +120,12 @@ def test_the_threshold_of_a_tuned_classifier_holds_for_studies(images):
         TunedThresholdClassifierCV(quick_classifier(), scoring=study_scorer("kappa"), cv=PatientKFold(2)).fit(
             images.data, images.target
         )
+
+
+def test_the_classifiers_own_threshold_decides(images):
+    clf = quick_classifier().fit(images.data, images.target)
+    y, proba, _ = study_predictions(images.target, clf.predict_proba(images.data), images.studies)
+    threshold = float(np.median(proba[:, 1]))
+    clf.set_params(decision_threshold=threshold)
+    expected = f1_score(y, proba[:, 1] >= threshold)
+    assert study_scorer("f1")(clf, images.data, images.target) == pytest.approx(expected)
