@@ -73,10 +73,11 @@ def evaluate_predictions(
     Notes
     -----
     Intervals are percentiles over resamples of patients, with as many patients who have an abnormal
-    study as there are [2]_, expanded for few patients [3]_. Where a metric is undefined in more than a tenth of the resamples (one
-    class in a small region), it has no interval. The calibration error (ten equal bins) is too high
-    in every resample; its interval is moved back by that. Where no error was made, the resamples do not
-    differ and the interval has no width: few cases, not certainty.
+    study as there are [2]_, expanded for few patients [3]_. Where a metric is undefined in more
+    than a tenth of the resamples (one class in a small region), it has no interval. The calibration
+    error (ten equal bins) is too high in every resample; its interval is moved back by that. Where
+    no error was made, the resamples do not differ and the interval has no width: few cases, not
+    certainty.
 
     References
     ----------
