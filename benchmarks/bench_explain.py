@@ -47,8 +47,8 @@ def run(quick):
         called = clf.predict_proba(valid.data)[:, 1] > (0 if quick else 0.5)
         seen = np.array(["/".join(path.split("/")[-5:]) in shown for path in valid.data]) & called
         rows = []
-        ways = [("trained", clf, "gradcam", None), ("trained", clf, "gradcam", "layer3")]
-        ways += [("trained", clf, "occlusion", None), ("untrained", untrained, "gradcam", "layer3")]
+        ways = [("trained", clf, "gradcam", None), ("trained", clf, "gradcam", "layer4")]
+        ways += [("trained", clf, "occlusion", None), ("untrained", untrained, "gradcam", None)]
         for name, model, method, stage in ways:
             found = pointing_game(grad_cam(model, valid.data[seen], method=method, stage=stage), findings)
             asked = name == "trained" and method == "gradcam" and stage is None

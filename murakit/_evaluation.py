@@ -167,7 +167,9 @@ class Evaluation:
         units = f"{'studies' if self.level == 'study' else 'images'}"
         if row["prevalence"] in (0.0, 1.0):
             which = self.classes[int(row["prevalence"])] if row["kind"] != "class" else group
-            return f"all {units} are {_label(which)}" if row["kind"] != "class" else f"no {units} or all are"
+            return (
+                f"all {units} are {label_name(which)}" if row["kind"] != "class" else f"no {units} or all are"
+            )
         return f"no {units} are called abnormal, or all are"
 
     # -- as text ----------------------------------------------------------------------------
@@ -202,9 +204,9 @@ class Evaluation:
         if len(self.classes) > 2:
             called = f"the most probable of {len(self.classes)} classes; means over classes except kappa and accuracy"
         elif self.threshold is None:
-            called = f"called {_label(self.classes[1])} above 0.5"
+            called = f"called {label_name(self.classes[1])} above 0.5"
         else:
-            called = f"called {_label(self.classes[1])} from {self.threshold:.3g} on"
+            called = f"called {label_name(self.classes[1])} from {self.threshold:.3g} on"
         intervals = (
             f"{self.confidence_level:.0%} intervals from {self.n_resamples:,} resamples of patients"
             if self.n_resamples
@@ -272,6 +274,7 @@ class Evaluation:
         return self.table().to_html(classes="murakit", border=0) + notes
 
 
-def _label(label):
+def label_name(label):
+    """Return what a label is called: MURA's 0 and 1 are normal and abnormal."""
     known = {"0": "normal", "1": "abnormal"}
     return known.get(str(label), str(label))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ._evaluation import Evaluation
+from ._evaluation import Evaluation, label_name
 from ._paths import as_paths, expand
 from ._style import GREY, paper
 from .images import read_image
@@ -77,7 +77,7 @@ def show_studies(X, y=None, *, studies, regions=None, n_studies=8, random_state=
         if "regions" in columns:
             title.append(str(columns["regions"][at]))
         if "y" in columns:
-            title.append(_label(columns["y"][at]))
+            title.append(label_name(columns["y"][at]))
         rows.append((" · ".join(title), images, None))
     return _draw(rows)
 
@@ -185,7 +185,7 @@ def show_mistakes(evaluation, *, n_mistakes=4, kind="both", heat_maps=None):
             images = images_of(evaluation, row)
             region = "" if units.region is None else f" · {units.region[row]}"
             title = (
-                f"{name[:-1].capitalize()}: is {_label(plain_label(units, row))}, "
+                f"{name[:-1].capitalize()}: is {label_name(units.classes[units.code[row]])}, "
                 f"P(abnormal) = {units.proba[row, 1]:.2f}{region} · {units.patient[row]}"
             )
             rows.append((title, images, None if heat_maps is None else heat_maps(images)))
@@ -208,18 +208,10 @@ def images_of(evaluation, row):
     return expand(as_paths(names))[0]
 
 
-def plain_label(units, row):
-    return units.classes[units.code[row]]
-
-
-def _label(label):
-    return {"0": "normal", "1": "abnormal"}.get(str(label), str(label))
-
-
 def _draw(rows):
     """Draw titled rows of images; of a study with many views, the first."""
     with paper() as plt:
-        n_columns = max(min(max(len(images) for _, images, _ in rows), _MOST_VIEWS), 2)
+        n_columns = max(min(max(len(images) for _, images, _ in rows), _MOST_VIEWS), 3)
         figure = plt.figure(figsize=(_CELL * n_columns, (_CELL + 0.28) * len(rows)), layout="constrained")
         for part, (title, images, heat) in zip(np.ravel(figure.subfigures(len(rows), 1)), rows):
             left_out = len(images) - _MOST_VIEWS

@@ -286,7 +286,7 @@ class ReliabilityDisplay(_FromEvaluation):
                 ylim=(-0.02, 1.02),
                 aspect="equal",
             )
-            ax.legend(loc="upper left")
+            ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
         return self
 
     def _bins(self, units, score, positive, bin_of):

@@ -98,6 +98,7 @@ class DatasetDisplay:
 
     def _draw_regions(self, ax, patients):
         studies = self.counts_["studies"].unstack("label", fill_value=0)
+        studies = studies[sorted(studies, key=_normal_first)]
         images = self.counts_["images"].groupby(level="region").sum()
         place = np.arange(len(studies))[::-1]
         left = np.zeros(len(studies))
@@ -140,17 +141,12 @@ class DatasetDisplay:
 def _frame(data, images, row):
     names = {0: "normal", 1: "abnormal"}
     target = [names.get(label, label) for label in np.asarray(data.target).tolist()]
-    columns = {
-        "label": pd.Categorical(
-            target, categories=sorted(set(target), key=lambda name: (name == "abnormal", str(name)))
-        ),
-        "region": data.regions,
-        "patient": data.patients,
-        "study": data.studies,
-    }
-    frame = pd.DataFrame(columns).iloc[row].reset_index(drop=True)
-    frame["label"] = frame["label"].astype(object)
-    return frame.assign(image=images)
+    columns = {"label": target, "region": data.regions, "patient": data.patients, "study": data.studies}
+    return pd.DataFrame(columns, dtype=object).iloc[row].reset_index(drop=True).assign(image=images)
+
+
+def _normal_first(label):
+    return label == "abnormal", str(label)
 
 
 def _draw_counts(ax, counts, xlabel, ylabel):

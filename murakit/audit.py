@@ -88,6 +88,7 @@ class ShortcutAudit:
 
     def _repr_html_(self):
         table = self.table.round(3).assign(suspicious=self.table.suspicious.map({True: "yes", False: ""}))
+        table = table.rename_axis(None).rename(columns={"auroc": "AUROC"})
         return table.to_html(classes="murakit", border=0) + f"<p>{self.conclusion()}</p>"
 
 

@@ -166,8 +166,7 @@ def _regions(evaluation):
         RegionConfusionDisplay(evaluation).plot(), "Confusion matrices of all and of each region"
     )
     return (
-        _table(evaluation.table())
-        + "<div class='pair'>"
+        "<div class='pair'>"
         + _picture(RegionDisplay(evaluation).plot(), "Cohen's kappa of each region with its interval")
         + _picture(
             RegionDisplay(evaluation).plot(metric="auroc", published=False),
@@ -193,10 +192,11 @@ def _probabilities(evaluation):
 
 def _published(evaluation):
     table = as_comparison(evaluation).beside_published("kappa")
-    return (
+    note = (
         "<p>Numbers of others were measured on other studies, some per image, with other labels: the third column says "
-        "where. A difference between lines of different origin is no result.</p>" + _table(table, index=False)
+        "where. A difference between lines of different origin is no result.</p>"
     )
+    return note + _table(table, index=False, kind="text")
 
 
 def _data(name, part):
@@ -288,6 +288,10 @@ def _limits(evaluation):
     small = frame.index[(frame.kind == "region") & (frame.n_studies < 50)]
     if len(small):
         lines.append(f"Fewer than 50 studies: {', '.join(small)}. Their numbers are little more than a hint.")
+    if (frame["accuracy"] == 1).any():
+        lines.append(
+            "Where no error was made, resamples do not differ and the interval has no width: few cases, not certainty."
+        )
     if evaluation.threshold is not None:
         lines.append(
             f"The threshold {evaluation.threshold:.3g} has to come from other patients than these; if it was chosen on "
@@ -309,8 +313,9 @@ def _versions():
 # -- pieces ---------------------------------------------------------------------------------
 
 
-def _table(frame, index=True):
-    return f"<div class='scroll'>{frame.rename_axis(None).to_html(border=0, index=index, escape=True)}</div>"
+def _table(frame, index=True, kind=None):
+    table = frame.rename_axis(index=None, columns=None)
+    return f"<div class='scroll'>{table.to_html(border=0, index=index, escape=True, classes=kind)}</div>"
 
 
 def _picture(display, alt, *, wide=False):

@@ -66,7 +66,7 @@ def by_hand(clf, path, code):
 def test_grad_cam_is_the_one_written_by_hand(images, two_sizes, resize):
     clf = quick_classifier(resize=resize).fit(images.data, images.target)
     for target in (0, 1):
-        found = grad_cam(clf, two_sizes, target=target)
+        found = grad_cam(clf, two_sizes, target=target, stage="two")
         for path, heat in zip(two_sizes, found.maps):
             assert heat.shape == read_image(path).shape
             cam = by_hand(clf, path, target)
@@ -116,6 +116,15 @@ def test_occlusion_finds_what_alone_speaks_for_a_class(images, tmp_path):
     Image.fromarray(pixels).save(path)
     x, y = grad_cam(clf, [path], method="occlusion").peak(0)
     assert 36 <= x < 52 and 8 <= y < 24
+
+
+def test_a_stage_of_too_few_positions_is_not_taken_unasked(images, two_sizes):
+    # At 32 px, stage one has 8 x 8 positions and stage two 4 x 4; at 64 px, two has 8 x 8.
+    for size, expected in ((32, "one"), (64, "two")):
+        clf = quick_classifier(image_size=size).fit(images.data, images.target)
+        maps = {stage: grad_cam(clf, two_sizes, stage=stage).maps[0] for stage in (None, "one", "two")}
+        np.testing.assert_array_equal(maps[None], maps[expected])
+        assert not np.array_equal(maps["one"], maps["two"])
 
 
 def test_bad_questions_are_answered(images):
