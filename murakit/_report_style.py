@@ -42,6 +42,7 @@ th, td { padding: 0.25rem 0.6rem; text-align: right; border-bottom: 1px solid #d
 thead th { border-bottom: 2px solid #888; }
 tbody th, td:first-child, th:first-child { text-align: left; }
 table.text td, table.text th { text-align: left; white-space: normal; min-width: 6rem; vertical-align: top; }
+table.text td:nth-child(2) { white-space: nowrap; }
 table.parameters td, table.parameters th { text-align: left; font-weight: 400; white-space: normal;
   overflow-wrap: anywhere; }
 table.parameters tr.set th, table.parameters tr.set td { font-weight: 700; }
