@@ -1,4 +1,4 @@
-"""Write a report of a trained model: one HTML file with tables, pictures, mistakes and limits.
+"""Write a report of a trained model, with a threshold chosen beforehand.
 
 The model is that of ``01_train_and_evaluate.py``. A threshold is chosen on the patients that its training
 held out, the model is judged with it on those of ``valid``, and everything a reader would ask for goes

@@ -29,25 +29,28 @@ _SHOWN = ("kappa", "auroc", "sensitivity", "specificity")
 class Evaluation:
     """How good predictions are; made by `evaluate` and `evaluate_predictions`.
 
-    Attributes
+    Parameters
     ----------
     units : Units
         What was judged: names, patients, regions, true classes and probabilities, one row a study
         (or an image).
-    images : Units
+    images : Units or None
         The same for what was predicted one by one, before probabilities were averaged.
+    n_resamples : int, default=2000
+        Resamples of patients behind the intervals.
+    confidence_level : float, default=0.95
+        Of the intervals.
+    random_state : int, default=0
+        Seed of the resamples.
+    name : str, default=""
+        Of the estimator, where there was one.
+
+    Attributes
+    ----------
     classes : ndarray of shape (k,)
         The classes; of two, the second is the abnormal one.
     threshold : float or None
         Probability from which on a study is called abnormal. None: the most probable class.
-    confidence_level : float
-        Of the intervals.
-    n_resamples : int
-        Resamples of patients behind the intervals.
-    random_state : int
-        Their seed.
-    name : str
-        Of the estimator, where there was one.
 
     See Also
     --------
@@ -153,7 +156,12 @@ class Evaluation:
         return Estimate(*(float(row[f"{metric}{end}"]) for end in ("", "_low", "_high")))
 
     def undefined(self):
-        """Return a sentence for each group in which metrics are undefined, with the reason."""
+        """Return a sentence for each group in which metrics are undefined, with the reason.
+
+        Returns
+        -------
+        sentences : list of str
+        """
         sentences = []
         for group, row in self._frame.iterrows():
             missing = [METRIC_NAMES[metric] for metric in METRICS if np.isnan(row[metric])]
@@ -199,7 +207,12 @@ class Evaluation:
         return pd.DataFrame.from_dict(shown, orient="index").rename_axis("Group")
 
     def caption(self):
-        """Return what the numbers are: level, threshold, intervals."""
+        """Return what the numbers are: level, threshold, intervals.
+
+        Returns
+        -------
+        text : str
+        """
         per = "study (mean probability of its images)" if self.level == "study" else "image"
         if len(self.classes) > 2:
             called = f"the most probable of {len(self.classes)} classes; means over classes except kappa and accuracy"

@@ -26,7 +26,7 @@ _FEWEST_POSITIONS = 6
 class HeatMaps:
     """What speaks for a class, pixel by pixel; made by `grad_cam`.
 
-    Attributes
+    Parameters
     ----------
     paths : ndarray of shape (n,)
         The images.
@@ -38,6 +38,7 @@ class HeatMaps:
     proba : ndarray of shape (n,)
         The class's probability in each image.
     method : str
+        What made the maps.
 
     Examples
     --------
@@ -136,6 +137,7 @@ class HeatMaps:
         Parameters
         ----------
         ax : matplotlib Axes
+            Where to draw.
         number : int
             Of the image.
         contour : bool, default=True
@@ -318,6 +320,7 @@ def pointing_game(heat_maps, findings):
     Parameters
     ----------
     heat_maps : HeatMaps
+        Of images with and without a finding.
     findings : DataFrame
         Columns path, x0, y0, x1, y1: bounding boxes in pixels of the image, as `make_mura` writes with
         ``record_findings=True``. Paths are compared from the subset's folder on.
@@ -340,7 +343,8 @@ def pointing_game(heat_maps, findings):
     Examples
     --------
     >>> import numpy as np, pandas as pd, tempfile
-    >>>     >>> from murakit.inspection import HeatMaps, pointing_game
+    >>> from PIL import Image
+    >>> from murakit.inspection import HeatMaps, pointing_game
     >>> path = tempfile.mkdtemp() + "/image1.png"
     >>> Image.fromarray(np.full((4, 4), 200, dtype=np.uint8)).save(path)
     >>> maps = HeatMaps([path], [np.eye(4, dtype="float32")], target=1, proba=[0.9], method="gradcam")

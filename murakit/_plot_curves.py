@@ -75,6 +75,7 @@ class _FromEvaluation:
         Parameters
         ----------
         evaluation : Evaluation
+            What `murakit.evaluate` returns.
         ax : matplotlib Axes, default=None
             Where to draw. None: a new figure of a paper's column width.
         **plot_options
@@ -137,6 +138,7 @@ class OperatingPointDisplay(_FromEvaluation):
         Parameters
         ----------
         ax : matplotlib Axes, default=None
+            Where to draw. None: a new figure of a paper's column width.
 
         Returns
         -------
@@ -209,8 +211,6 @@ class ReliabilityDisplay(_FromEvaluation):
     ----------
     evaluation : Evaluation
         Of two classes.
-    n_bins : int, default=10
-        Bins with equally many samples.
 
     Attributes
     ----------
@@ -247,6 +247,7 @@ class ReliabilityDisplay(_FromEvaluation):
         Parameters
         ----------
         ax : matplotlib Axes, default=None
+            Where to draw. None: a new figure of a paper's column width.
         n_bins : int, default=10
             Bins with equally many samples; fewer where probabilities are tied.
 

@@ -51,6 +51,7 @@ class RegionDisplay(_FromEvaluation):
         Parameters
         ----------
         ax : matplotlib Axes, default=None
+            Where to draw. None: a new figure of a paper's column width.
         metric : str, default="kappa"
             Such as ``"auroc"``.
         published : bool, default=True
@@ -125,6 +126,7 @@ class RegionConfusionDisplay(_FromEvaluation):
     Parameters
     ----------
     evaluation : Evaluation
+        What `murakit.evaluate` returns.
 
     Attributes
     ----------

@@ -37,13 +37,18 @@ _BORDER = 0.03  # share of the side
 class ShortcutAudit:
     """How well trivial properties predict the label; made by `audit_shortcuts`.
 
-    Attributes
+    Parameters
     ----------
     table : DataFrame
         One row a property: AUROC per study on unseen patients, with bounds, and ``suspicious``.
     properties : DataFrame
         The properties of each study.
-    n_studies, n_patients : int
+    n_studies : int
+        Studies that were looked at.
+    n_patients : int
+        Their patients.
+    confidence_level : float
+        Of the bounds.
 
     Examples
     --------
@@ -63,7 +68,12 @@ class ShortcutAudit:
         self.confidence_level = confidence_level
 
     def conclusion(self):
-        """Return the sentence that says what to make of it."""
+        """Return the sentence that says what to make of it.
+
+        Returns
+        -------
+        text : str
+        """
         found = [name for name in self.table.index[self.table.suspicious] if name != "all together"]
         if not len(found) and not self.table.suspicious.any():
             return (

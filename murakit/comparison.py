@@ -18,11 +18,17 @@ _SHOWN = ("kappa", "auroc", "sensitivity", "specificity")
 class Comparison:
     """Differences between evaluations; made by `compare`.
 
-    Attributes
+    Parameters
     ----------
     evaluations : dict of str to Evaluation
+        The models; the first is what the others are compared with.
+    frame : DataFrame
+        The differences, as `to_frame` returns them.
+
+    Attributes
+    ----------
     baseline : str
-        The one that the others are compared with: the first.
+        Name of the first.
 
     Examples
     --------
@@ -63,7 +69,9 @@ class Comparison:
         model : str
             Not the first.
         metric : str, default="kappa"
+            Such as ``"auroc"``.
         group : str, default="all"
+            ``"all"``, a region, or a class.
 
         Returns
         -------
@@ -78,7 +86,9 @@ class Comparison:
         Parameters
         ----------
         metrics : sequence of str, default=("kappa", "auroc", "sensitivity", "specificity")
+            What to show.
         group : str, default="all"
+            ``"all"``, a region, or a class.
 
         Returns
         -------
@@ -103,6 +113,7 @@ class Comparison:
         Parameters
         ----------
         metric : str, default="kappa"
+            Such as ``"auroc"``.
         group : str, default="all"
             ``"all"``, or a region.
 
@@ -127,7 +138,12 @@ class Comparison:
         return pd.DataFrame(rows, columns=["Model", METRIC_NAMES[metric], "Measured on", "Source"])
 
     def caption(self):
-        """Return what the differences are."""
+        """Return what the differences are.
+
+        Returns
+        -------
+        text : str
+        """
         first = self.evaluations[self.baseline]
         what = "studies" if first.level == "study" else "images"
         return (
@@ -142,7 +158,9 @@ class Comparison:
         Parameters
         ----------
         metrics : sequence of str, default=("kappa", "auroc", "sensitivity", "specificity")
+            What to show.
         group : str, default="all"
+            ``"all"``, a region, or a class.
 
         Returns
         -------

@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,14 @@ def tiny_backbone(monkeypatch):
 def fresh_weights():
     """No weights that an earlier test has left for the next network."""
     forget_weights()
+
+
+@pytest.fixture(autouse=True)
+def no_figures_left():
+    """No picture of an earlier test: matplotlib warns of many."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 from helpers import quick_classifier
-from matplotlib import pyplot
 from PIL import Image
 from torch.nn import functional
 
@@ -26,12 +25,6 @@ from murakit import (
 from murakit.inspection import HeatMaps, grad_cam, pointing_game, show_mistakes, show_studies, worst_mistakes
 
 matplotlib.use("agg")
-
-
-@pytest.fixture(autouse=True)
-def no_figures_left():
-    yield
-    pyplot.close("all")
 
 
 @pytest.fixture(scope="module")

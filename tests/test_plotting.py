@@ -21,12 +21,6 @@ from murakit.plotting import (
 matplotlib.use("agg")
 
 
-@pytest.fixture(autouse=True)
-def no_figures_left():
-    yield
-    pyplot.close("all")
-
-
 def drawn(n=120):
     rng = np.random.default_rng(0)
     y = rng.integers(2, size=n)
