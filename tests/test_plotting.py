@@ -6,9 +6,12 @@ import pandas as pd
 import pytest
 from helpers import quick_classifier
 from matplotlib import pyplot
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, roc_curve
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from murakit import evaluate_predictions, load_mura, published_results
+from murakit import evaluate_predictions, load_mura, published_results, read_image
 from murakit.plotting import (
     DatasetDisplay,
     HistoryDisplay,
@@ -45,6 +48,18 @@ def test_every_way_to_a_picture_gives_it(display, images, small_mura):
     valid = load_mura(small_mura, subset="valid")
     clf = quick_classifier().fit(images.data, images.target)
     assert display.from_estimator(clf, valid.data, valid.target, n_resamples=20).ax_ is not None
+
+
+@pytest.mark.parametrize("display", EVALUATION_DISPLAYS)
+def test_somebody_elses_pipeline_over_paths_is_drawn(display, images, small_mura):
+    def brightness(paths):
+        return np.array([[read_image(path).mean()] for path in np.ravel(paths)])
+
+    model = make_pipeline(FunctionTransformer(brightness), StandardScaler(), LogisticRegression())
+    model.fit(images.data.reshape(-1, 1), images.target)
+    valid = load_mura(small_mura, subset="valid")
+    shown = display.from_estimator(model, valid.data.reshape(-1, 1), valid.target, n_resamples=20)
+    assert shown.evaluation.name == "Pipeline" and shown.ax_.has_data()
 
 
 @pytest.mark.parametrize("display", [OperatingPointDisplay, ReliabilityDisplay, RegionDisplay])
