@@ -78,11 +78,9 @@ class Evaluation:
         self.random_state = random_state
         self.name = name
         asked, values = estimates(units, n_resamples, confidence_level, random_state)
-        kinds = {question.group: question.kind for question in asked}
         groups = [(question.group, question.kind) for question in asked]
         if values.shape[1] > len(asked):
             groups.append((MEAN_OF_REGIONS, "mean"))
-        self._kinds = kinds
         self._frame = self._as_frame(asked, groups, values)
 
     @property
@@ -152,8 +150,7 @@ class Evaluation:
         for what, known in ((metric, METRICS), (group, self._frame.index)):
             if what not in known:
                 raise KeyError(f"{what!r} is not there; there are {', '.join(map(str, known))}.")
-        row = self._frame.loc[group]
-        return Estimate(*(float(row[f"{metric}{end}"]) for end in ("", "_low", "_high")))
+        return estimate_in(self._frame.loc[group], metric)
 
     def undefined(self):
         """Return a sentence for each group in which metrics are undefined, with the reason.
@@ -239,11 +236,7 @@ class Evaluation:
         -------
         text : str
         """
-        table = self.table(metrics).reset_index()
-        lines = ["| " + " | ".join(table.columns) + " |"]
-        lines.append("|---|" + "---:|" * (table.shape[1] - 1))
-        lines += ["| " + " | ".join(row) + " |" for row in table.itertuples(index=False)]
-        return "\n".join([*lines, "", self.caption(), *self.undefined()])
+        return "\n".join([*markdown_lines(self.table(metrics)), "", self.caption(), *self.undefined()])
 
     def to_json(self, path=None):
         """Return all numbers and how they were made as JSON, or write them to a file.
@@ -285,6 +278,18 @@ class Evaluation:
     def _repr_html_(self):
         notes = "".join(f"<p>{html.escape(text)}</p>" for text in [self.caption(), *self.undefined()])
         return self.table().to_html(classes="murakit", border=0) + notes
+
+
+def estimate_in(row, metric):
+    """Return the `Estimate` of a metric in a row with its bounds."""
+    return Estimate(*(float(row[f"{metric}{end}"]) for end in ("", "_low", "_high")))
+
+
+def markdown_lines(table):
+    """Return the lines of a table of text in Markdown."""
+    table = table.reset_index()
+    lines = ["| " + " | ".join(table.columns) + " |", "|---|" + "---:|" * (table.shape[1] - 1)]
+    return lines + ["| " + " | ".join(row) + " |" for row in table.itertuples(index=False)]
 
 
 def label_name(label):

@@ -194,13 +194,18 @@ def show_mistakes(evaluation, *, n_mistakes=4, kind="both", heat_maps=None):
     return _draw(rows)
 
 
+def has_paths(evaluation):
+    """Tell whether an evaluation knows its images, or numbered rows only."""
+    return not any(str(name).isdigit() for name in evaluation.images.name)
+
+
 def images_of(evaluation, row):
     """Return the paths of the images of one unit of an evaluation."""
     named = evaluation.images.study == evaluation.units.study[row]
     if evaluation.level == "image":
         named = evaluation.images.name == evaluation.units.name[row]
     names = evaluation.images.name[named]
-    if any(str(name).isdigit() for name in names):
+    if not has_paths(evaluation):
         raise ValueError(
             "The evaluation holds no paths of images: make it by evaluate(estimator, X, y), or pass images= to "
             "evaluate_predictions."

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ._estimates import Estimate, bounds_of, point, questions, resampled, with_mean_of_regions
-from ._evaluation import METRIC_NAMES, Evaluation
+from ._evaluation import METRIC_NAMES, Evaluation, estimate_in, markdown_lines
 from ._published import published_results
 from ._weighted import METRICS
 
@@ -77,8 +77,7 @@ class Comparison:
         -------
         difference : Estimate
         """
-        row = self._frame.loc[(model, group)]
-        return Estimate(*(float(row[f"{metric}{end}"]) for end in ("", "_low", "_high")))
+        return estimate_in(self._frame.loc[(model, group)], metric)
 
     def table(self, metrics=_SHOWN, group="all"):
         """Return each model's numbers, and its differences from the first.
@@ -107,7 +106,7 @@ class Comparison:
     def beside_published(self, metric="kappa", group="all"):
         """Return the models' numbers beside those that others report on MURA.
 
-        They were measured on other studies, some per image, with other labels: the last column says
+        They were measured on other studies, some per image, with other labels: the third column says
         where. A difference between lines of different origin is no result.
 
         Parameters
@@ -166,10 +165,7 @@ class Comparison:
         -------
         text : str
         """
-        table = self.table(metrics, group).reset_index()
-        lines = ["| " + " | ".join(table.columns) + " |", "|---|" + "---:|" * (table.shape[1] - 1)]
-        lines += ["| " + " | ".join(row) + " |" for row in table.itertuples(index=False)]
-        return "\n".join([*lines, "", self.caption()])
+        return "\n".join([*markdown_lines(self.table(metrics, group)), "", self.caption()])
 
     def __repr__(self):
         return "\n".join(["Comparison", self.table().to_string(), self.caption()])

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 from ._evaluation import Evaluation
-from ._gallery import show_mistakes, worst_mistakes
+from ._gallery import has_paths, show_mistakes, worst_mistakes
 from ._heat_maps import grad_cam
 from ._plot_curves import OperatingPointDisplay, ReliabilityDisplay
 from ._plot_data import DatasetDisplay
@@ -248,6 +248,8 @@ def _same(value, default):
 def _mistakes(evaluation, estimator, n_mistakes, heat_maps):
     if not n_mistakes or len(evaluation.classes) != 2:
         return ""
+    if not has_paths(evaluation):
+        return "<p>The evaluation was made without the paths of its images, so none can be shown.</p>"
     found = worst_mistakes(evaluation, n_mistakes=n_mistakes)
     explained = heat_maps and isinstance(estimator, MuraClassifier)
     text = ""

@@ -302,3 +302,9 @@ def test_a_report_of_arrays_alone_has_what_there_is(tmp_path):
     write_report(found, tmp_path / "report.html")
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.headings == ["Result", "Beside published results", "Limits", "Versions"]
+
+
+def test_a_report_of_two_classes_without_paths_says_that_no_mistake_can_be_shown(tmp_path):
+    found = evaluate_predictions([0, 1, 1], [0.9, 0.2, 0.7], patients=list("abc"), n_resamples=20)
+    write_report(found, tmp_path / "report.html")
+    assert "without the paths of its images" in (tmp_path / "report.html").read_text(encoding="utf-8")
