@@ -14,6 +14,7 @@ from .images import UnreadableImage, read_image, read_square
 from .integrity import check_disjoint, check_mura
 from .metrics import study_predictions, study_scorer, threshold_at
 from .model_selection import PatientKFold, PatientShuffleSplit
+from .networks import list_backbones
 from .predictions import predict_frame, write_mura_csv
 from .synthetic import make_mura
 
@@ -34,6 +35,7 @@ __all__ = [
     "compare",
     "evaluate",
     "evaluate_predictions",
+    "list_backbones",
     "load_mura",
     "load_radiographs",
     "make_mura",

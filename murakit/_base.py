@@ -16,12 +16,13 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ._allocator import freed_memory_kept, give_back
+from ._batches import TrainingData
 from ._data import Images, check_comparable, check_groups, check_labels, plain
 from ._folding import forget, make_own, refresh
 from ._machine import autocasts, repeatable_threads, resolve_device, seeds_of
 from ._progress import EpochProgress
 from ._splits import patient_holdout
-from ._training import OPTIMIZERS, TrainingData, TrainingNet, check_callbacks
+from ._training import OPTIMIZERS, TrainingNet, check_callbacks
 from ._units import predicted_codes
 from ._weights import class_table, region_table, region_weights
 
@@ -81,7 +82,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     def _training_inputs(self, network, parts, device, head_epochs):
         """Return the inputs, and those of the head alone or None, of each (items, augmented) of `parts`.
 
-        The network is on the device; for inputs see `murakit._training.TrainingData`.
+        The network is on the device; for inputs see `murakit._batches.TrainingData`.
         """
 
     @abstractmethod
@@ -260,7 +261,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
                 for (rows, head_rows), part, weight in zip(inputs, (train, valid), weights)
             ] + [None]
             net = self._make_net(network, classes, seeds, validated=valid is not None, one_epoch=one_epoch)
-            if table is None:
+            if table is None or net.get_params_for("criterion"):
                 net.set_params(criterion__reduction="none")
             else:
                 # PyTorch's own weighted mean: the very bits that a loop by hand computes.
@@ -320,6 +321,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             lr=self.lr,
             backbone_lr_factor=self.backbone_lr_factor,
             unfreeze=self._first_trained_stage(),
+            **self._training_options(one_epoch=one_epoch),
             monitor=self.monitor,
             lr_patience=self.lr_patience,
             early_stopping=self.early_stopping and validated,
@@ -339,6 +341,10 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _first_trained_stage(self):
         return "all"
+
+    def _training_options(self, *, one_epoch):
+        """Return further parameters of the `TrainingNet`."""
+        return {}
 
     def _keep(self, net, classes, train, valid, *, continued, one_epoch):
         """Set the fitted attributes: only now, so that a failed fit leaves none."""

@@ -137,10 +137,10 @@ def _fold(stage):
         return stage.to(memory_format=torch.channels_last)
     modules = dict(traced.named_modules())
     for node in list(traced.graph.nodes):
-        if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
+        if node.op != "call_module" or type(modules[node.target]) is not nn.BatchNorm2d:
             continue
         before = node.args[0]
-        if before.op != "call_module" or not isinstance(modules[before.target], nn.Conv2d):
+        if before.op != "call_module" or type(modules[before.target]) is not nn.Conv2d:
             continue
         # A convolution that something else reads as well, or that runs twice, keeps its own output.
         uses = sum(

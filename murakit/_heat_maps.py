@@ -224,14 +224,12 @@ def grad_cam(clf, X, *, target=None, method="gradcam", stage=None):
         network.to(device)
         model.to(device)
         if method == "gradcam":
-            explain = _GradCam(
-                attribution, model, network.stages[stage or _fine_stage(network, clf.image_size)]
-            )
+            explain = _GradCam(attribution, model, network.stages[_stage_of(network, clf._side(), stage)])
         else:
-            explain = _Occlusion(attribution, model, clf.image_size)
+            explain = _Occlusion(attribution, model, clf._side())
         for start in range(0, len(images), _BATCH):
             part = images[start : start + _BATCH]
-            squares = np.stack([read_square(path, clf.image_size, clf.resize) for path in part])
+            squares = np.stack([read_square(path, clf._side(), clf.resize) for path in part])
             grey = torch.from_numpy(squares)[:, None].to(device, torch.float32) / 255
             with torch.no_grad():
                 proba = model(grey).softmax(dim=1).cpu().numpy()
@@ -254,16 +252,22 @@ def _captum():
     return attr
 
 
-def _fine_stage(network, size):
-    """Return the last stage whose output is no coarser than it has to be, else the first."""
+def _stage_of(network, size, stage):
+    """Return the stage whose maps are weighed: that asked for, or the last that is not too coarse, else the first."""
     x = torch.zeros(2, 3, size, size, device=network.mean.device)
-    chosen = next(iter(network.stages))
+    sides = {}
     with torch.no_grad():
         for name, module in network.stages.items():
             x = module(x)
-            if x.shape[-1] >= _FEWEST_POSITIONS:
-                chosen = name
-    return chosen
+            # Maps of channels last, or tokens, are none that Grad-CAM could weigh.
+            if x.ndim == 4 and x.shape[-1] == x.shape[-2]:
+                sides[name] = x.shape[-1]
+    if not sides or stage not in (None, *sides):
+        named = network.name if stage is None else f"stage {stage!r} of {network.name}"
+        remedy = f"choose one of {list(sides)}, or " if sides else ""
+        raise ValueError(f"{named} makes no feature maps for Grad-CAM: {remedy}pass method='occlusion'.")
+    fine = [name for name, side in sides.items() if side >= _FEWEST_POSITIONS]
+    return stage or (fine or list(sides)[:1])[-1]
 
 
 def _target(clf, target):
@@ -305,7 +309,7 @@ class _Occlusion:
 def _fitted(heat, path, clf):
     """Bring a map of the square to the image's own size, from 0 to 1."""
     height, width = read_image(path).shape
-    size = clf.image_size
+    size = clf._side()
     left, top, inner_width, inner_height = placed(width, height, size, clf.resize)
     square = functional.interpolate(heat[None, None], (size, size), mode="bilinear", align_corners=False)
     inner = square[..., top : top + inner_height, left : left + inner_width]

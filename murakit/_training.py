@@ -7,6 +7,7 @@ plateau, the best epoch restored, and an interruption that is not swallowed.
 
 import math
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -15,8 +16,9 @@ from skorch.callbacks import BatchScoring, Callback, EarlyStopping, EpochScoring
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ._ahead import ahead
+from ._batches import Batches, Tally
 from ._folding import forget
+from ._rates import WeightAverage, cosine, parameter_groups
 from ._scoring import FixedPredictions, as_scorer
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
@@ -24,6 +26,9 @@ _OPTIMIZER_DEFAULTS = {"sgd": {"momentum": 0.9}}
 
 # The paper divides the rate by ten when the validation loss plateaus.
 PLATEAU_FACTOR = 0.1
+
+# What the auxiliary classifier's loss counts, as in torchvision's own training of Inception.
+_AUXILIARY_SHARE = 0.4
 
 # Losses that a GPU is asked for together, and images that are validated together where that is more
 # than a training step takes.
@@ -49,103 +54,6 @@ def check_callbacks(callbacks, monitor):
         as_scorer(monitor)
 
 
-class TrainingData:
-    """What a network trains on or is validated with.
-
-    Parameters
-    ----------
-    inputs : Rows or TensorRows
-        Anything of that length whose ``__getitems__(rows)`` returns the tensor of a batch, with the
-        attributes ``held`` (whether that takes no time) and ``stage`` (the first stage that the
-        network runs on it; None: from the beginning).
-    target : ndarray of shape (n,), dtype int64
-        Codes of the classes.
-    weight : ndarray of shape (n,), dtype float32
-        Weight of each image in the loss.
-    head_inputs : Rows, TensorRows or None
-        What to take instead of `inputs` while only the head is trained.
-    """
-
-    def __init__(self, inputs, target, weight, head_inputs=None):
-        self.inputs = inputs
-        self.head_inputs = head_inputs
-        self.target = torch.as_tensor(target, dtype=torch.int64)
-        self.weight = torch.as_tensor(weight, dtype=torch.float32)
-
-    def __len__(self):
-        return len(self.target)
-
-    def in_phase(self, *, head_only):
-        """Return the data of the epochs in which only the head is trained, or of the others."""
-        if not head_only or self.head_inputs is None:
-            return self
-        return TrainingData(self.head_inputs, self.target, self.weight)
-
-
-class Batches:
-    """Batches of a `TrainingData`, shuffled anew each time where a generator is given.
-
-    Where it takes time, the next batch is gathered while this one is computed on.
-
-    A last batch of one image would have no variance for a BatchNorm to divide by; it goes to the
-    batch before.
-    """
-
-    def __init__(self, data, batch_size, rng=None, device="cpu"):
-        self.data = data
-        self.batch_size = batch_size
-        self.rng = rng
-        self.device = torch.device(device)
-
-    def __iter__(self):
-        n_rows = len(self.data)
-        order = np.arange(n_rows) if self.rng is None else self.rng.permutation(n_rows)
-        starts = list(range(0, n_rows, self.batch_size))
-        if self.rng is not None and len(starts) > 1 and n_rows - starts[-1] == 1:
-            starts.pop()
-        batches = (order[start:stop] for start, stop in zip(starts, [*starts[1:], n_rows]))
-        inputs = self.data.inputs
-        gathered = ((rows, self._gather(inputs, rows)) for rows in batches)
-        for rows, batch in gathered if inputs.held else ahead(gathered):
-            rows = torch.from_numpy(rows)
-            yield batch, (self.data.target[rows], self.data.weight[rows])
-
-    def _gather(self, inputs, rows):
-        batch = inputs.__getitems__(rows)
-        if self.device.type == "cuda" and not batch.is_cuda:
-            # From pinned memory the copy runs while the GPU computes.
-            batch = batch.pin_memory().to(self.device, non_blocking=True)
-        return batch
-
-
-class _Tally:
-    """The mean of an epoch's losses, weighted as its images are."""
-
-    def __init__(self):
-        self.waiting = []
-        self.total = self.norm = 0.0
-        self.count = 0
-        self.last = math.nan
-
-    def add(self, loss, weight):
-        self.waiting.append((loss.detach(), float(weight.sum())))
-
-    def read(self):
-        """Take up the losses that were added; return the number of the first batch that has none."""
-        if not self.waiting:
-            return None
-        losses = torch.stack([loss for loss, _ in self.waiting]).tolist()
-        for loss, (_, weight) in zip(losses, self.waiting):
-            self.count += 1
-            self.last = loss
-            if not math.isfinite(loss):
-                return self.count
-            self.total += loss * weight
-            self.norm += weight
-        self.waiting = []
-        return None
-
-
 class TrainingNet(NeuralNet):
     """skorch's net for one training of one network.
 
@@ -159,6 +67,12 @@ class TrainingNet(NeuralNet):
         unfreeze="all",
         head_epochs=0,
         backbone_lr_factor=1.0,
+        stage_lr_decay=1.0,
+        head_lr=None,
+        lr_schedule="plateau",
+        warmup_epochs=0,
+        mixup=0.0,
+        ema_decay=None,
         monitor="loss",
         lr_patience=None,
         early_stopping=False,
@@ -175,6 +89,12 @@ class TrainingNet(NeuralNet):
         self.unfreeze = unfreeze
         self.head_epochs = head_epochs
         self.backbone_lr_factor = backbone_lr_factor
+        self.stage_lr_decay = stage_lr_decay
+        self.head_lr = head_lr
+        self.lr_schedule = lr_schedule
+        self.warmup_epochs = warmup_epochs
+        self.mixup = mixup
+        self.ema_decay = ema_decay
         self.monitor = monitor
         self.lr_patience = lr_patience
         self.early_stopping = early_stopping
@@ -195,27 +115,34 @@ class TrainingNet(NeuralNet):
         """Give the optimizer the head and the backbone's trained stages, each at its own rate."""
         self.module_.requires_grad_(True)
         self.module_.freeze_below(self.unfreeze)
-        head = list(self.module_.head.parameters())
-        in_head = {id(parameter) for parameter in head}
-        trained = [p for p in self.module_.parameters() if p.requires_grad and id(p) not in in_head]
-        groups = [{"params": head}, {"params": trained}] if trained else [{"params": head}]
+        groups = parameter_groups(self.module_, self.backbone_lr_factor, self.stage_lr_decay)
         kwargs = {**_OPTIMIZER_DEFAULTS.get(self.optimizer, {}), **self.get_params_for("optimizer")}
         self.optimizer_ = OPTIMIZERS[self.optimizer](groups, lr=self.lr, **kwargs)
+        self.average_ = self.mixed_ = None
+        if self.ema_decay is not None:
+            self.average_ = WeightAverage(self.module_, self.unfreeze, self.ema_decay)
         self._start_phase(head_only=self.head_epochs > 0)
         return self
 
     def _start_phase(self, *, head_only):
         """Set rates and frozen stages for the epochs to come, and forget the last plateau."""
         self.module_.freeze_below("head" if head_only else self.unfreeze)
-        for group, factor in zip(self.optimizer_.param_groups, (1.0, self.backbone_lr_factor)):
-            group["lr"] = self.lr * factor
+        rate = self.head_lr if head_only and self.head_lr is not None else self.lr
+        for group in self.optimizer_.param_groups:
+            group["lr"] = rate * group["factor"]
         self.phase_ = "head" if head_only else self.unfreeze
         self.epochs_without_gain_ = 0
-        self.plateau_ = None
-        if self.lr_patience is not None:
+        self.plateau_ = self.steps_ = None
+        if self.lr_schedule == "plateau" and self.lr_patience is not None:
             self.plateau_ = ReduceLROnPlateau(
                 self.optimizer_, "max", factor=PLATEAU_FACTOR, patience=self.lr_patience, threshold=0.0
             )
+
+    def _start_steps(self, n_batches, *, head_only):
+        """Plan the rates of a phase, now that its number of steps is known."""
+        n_epochs = self.head_epochs if head_only else self.max_epochs - self.head_epochs
+        n_warm = 0 if head_only else self.warmup_epochs * n_batches
+        self.steps_ = cosine(self.optimizer_, n_epochs * n_batches, n_warm)
 
     # -- one step ---------------------------------------------------------------------------
 
@@ -224,16 +151,32 @@ class TrainingNet(NeuralNet):
         device_type = torch.device(self.device).type
         with torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.autocast):
             logits = self.module_(x.to(self.device, non_blocking=True), **kwargs)
-        return logits.float()
+        return tuple(each.float() for each in logits) if isinstance(logits, tuple) else logits.float()
 
     def train_step(self, batch, **fit_params):
         """Do one step; skorch's own lists every parameter for callbacks, even where there are none."""
+        if self.mixup:
+            batch = self._mix(batch)
         if self.callbacks_:
-            return super().train_step(batch, **fit_params)
-        self._zero_grad_optimizer()
-        step = self.train_step_single(batch, **fit_params)
-        self.optimizer_.step()
+            step = super().train_step(batch, **fit_params)
+        else:
+            self._zero_grad_optimizer()
+            step = self.train_step_single(batch, **fit_params)
+            self.optimizer_.step()
+        if self.steps_ is not None:
+            self.steps_.step()
+        if self.average_ is not None:
+            self.average_.update()
         return step
+
+    def _mix(self, batch):
+        """Lay a share of another image of the batch over each (Zhang et al., "mixup", ICLR 2018)."""
+        inputs, target = batch
+        share = float(self.rng.beta(self.mixup, self.mixup))
+        order = torch.from_numpy(self.rng.permutation(len(inputs))).to(inputs.device)
+        mixed = torch.lerp(inputs[order].float(), inputs.float(), share)
+        self.mixed_ = order, share
+        return (mixed if inputs.is_floating_point() else mixed.round().to(inputs.dtype)), target
 
     def _set_training(self, training=True):
         # Walking through all modules takes longer than a step of a head.
@@ -243,6 +186,17 @@ class TrainingNet(NeuralNet):
     def get_loss(self, y_pred, y_true, X=None, training=False):
         """Return the weighted mean, as ``CrossEntropyLoss(weight=...)`` defines it."""
         target, weight = (part.to(self.device, non_blocking=True) for part in y_true)
+        loss = self._loss_of(y_pred, target, weight)
+        if training and self.mixed_ is not None:
+            order, share = self.mixed_
+            order = order.to(target.device)
+            loss = share * loss + (1 - share) * self._loss_of(y_pred, target[order], weight[order])
+        return loss
+
+    def _loss_of(self, y_pred, target, weight):
+        if isinstance(y_pred, tuple):
+            main, auxiliary = (self._loss_of(logits, target, weight) for logits in y_pred)
+            return main + _AUXILIARY_SHARE * auxiliary
         loss = self.criterion_(y_pred, target)
         if loss.ndim:  # reduction="none": weights that the class alone does not say
             # A batch in which nothing weighs anything teaches nothing, instead of 0 / 0.
@@ -276,6 +230,8 @@ class TrainingNet(NeuralNet):
             if self.progress is not None:
                 self.progress.close()
         self.notify("on_train_end", X=train, y=None)
+        if self.average_ is not None:
+            self.average_.swap()
         if self.best_state_ is not None:
             self.module_.load_state_dict(self.best_state_, strict=False)
         return self
@@ -291,6 +247,8 @@ class TrainingNet(NeuralNet):
             if hasattr(train.inputs, "start_epoch"):
                 train.inputs.start_epoch(epoch - 1)
             batches = Batches(train, self.batch_size, self.rng, self.device)
+            if self.lr_schedule == "cosine" and self.steps_ is None:
+                self._start_steps(len(batches), head_only=head_only)
             started = time.perf_counter()
             self.notify("on_epoch_begin", dataset_train=train, dataset_valid=valid)
             self.history.record("stage", self.phase_)
@@ -298,9 +256,10 @@ class TrainingNet(NeuralNet):
             self.run_single_epoch(
                 batches, training=True, prefix="train", step_fn=self.train_step, stage=train.inputs.stage
             )
-            if valid is not None:
-                self._validate(valid)
-            self.history.record("best", self._judge())
+            with nullcontext() if self.average_ is None else self.average_.in_place():
+                if valid is not None:
+                    self._validate(valid)
+                self.history.record("best", self._judge())
             self.history.record("dur", time.perf_counter() - started)
             stopped = self._notify_epoch_end(train, valid)
             if self.progress is not None:
@@ -310,7 +269,7 @@ class TrainingNet(NeuralNet):
         return self
 
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
-        tally = _Tally()
+        tally = Tally()
         # Asking a GPU for a loss makes it wait for the next batch; callbacks expect to find it.
         at_once = torch.device(self.device).type == "cpu" or bool(self.callbacks_)
         for batch in iterator:
@@ -410,7 +369,16 @@ class TrainingNet(NeuralNet):
         self.module_.requires_grad_(False)
         self.device = "cpu"
         self.module = type(self.module_)
-        for name in ("optimizer_", "plateau_", "best_state_", "rng", "progress"):
+        for name in (
+            "optimizer_",
+            "plateau_",
+            "steps_",
+            "average_",
+            "mixed_",
+            "best_state_",
+            "rng",
+            "progress",
+        ):
             setattr(self, name, None)
         for row in self.history:
             row.pop("batches", None)

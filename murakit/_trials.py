@@ -10,6 +10,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from .classifier import MuraClassifier
+from .networks import find_backbone
 
 
 class Folds:
@@ -178,7 +179,8 @@ def search_space(estimator):
     if classifier.unfreeze != "head":
         if classifier.weights is not None:
             # Of random weights, there is nothing in the first stages to keep.
-            space["unfreeze"] = CategoricalDistribution(["layer4", "layer3", "layer2"])
+            stages = find_backbone(classifier.backbone).stages
+            space["unfreeze"] = CategoricalDistribution(list(stages[:-4:-1]))
         space["backbone_lr_factor"] = FloatDistribution(1e-2, 1.0, log=True)
     return {prefix + name: distribution for name, distribution in space.items()}
 

@@ -12,6 +12,9 @@ from ._folding import SharedWeights
 # Backbones whose weights are kept for the next network: cross-validation builds one after another.
 _MOST_KEPT = 2
 
+# Last layers of auxiliary classifiers, which are for other classes too.
+_AUXILIARY_LAST = ("auxiliary.fc.", "AuxLogits.fc.")
+
 _kept = OrderedDict()
 _seeding = threading.Lock()
 
@@ -48,10 +51,15 @@ def forget_weights():
 
 
 @contextmanager
-def seeded(seed):
-    """Make PyTorch's initialisers repeatable; they take no generator of their own."""
-    with _seeding, torch.random.fork_rng(devices=[]):
+def seeded(seed, device="cpu"):
+    """Make repeatable what takes no generator of its own: initialisers, and layers that drop paths."""
+    device = torch.device(device)
+    on_gpu = device.type == "cuda"
+    with _seeding, torch.random.fork_rng(devices=[device] if on_gpu else []):
         torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield
 
 
@@ -72,7 +80,7 @@ def _read(entry, weights, seed):
     if weights is None:
         with seeded(seed):
             return _split(entry.take_apart(entry.build())), {}
-    state = _imagenet_state(entry.name) if weights == "imagenet" else _file_state(weights)
+    state = _imagenet_state(entry) if weights == "imagenet" else _file_state(weights)
     with torch.device("meta"):
         model = entry.build()
     return _fill(model, entry, state, weights)
@@ -87,24 +95,23 @@ def _split(stages):
 
     return SharedWeights(
         {
-            name: {key: laid_out(value) for key, value in stage.state_dict().items()}
+            name: {
+                key: laid_out(value)
+                for key, value in stage.state_dict().items()
+                if not f"{name}.{key}".startswith(_AUXILIARY_LAST)
+            }
             for name, stage in stages.items()
         }
     )
 
 
-def _imagenet_state(backbone):
-    from torchvision.models import get_model_weights
-
-    weights = get_model_weights(backbone).DEFAULT
-    try:
-        return weights.get_state_dict(progress=False, check_hash=True)
-    except Exception as error:
-        raise OSError(
-            f"weights='imagenet': {weights.url} could not be downloaded ({error}). Without a network, fetch "
-            "that file elsewhere and pass its path as weights=, or copy it to "
-            f"{torch.hub.get_dir()}/checkpoints; weights=None starts from random weights."
-        ) from error
+def _imagenet_state(entry):
+    if entry.imagenet is None:
+        raise ValueError(
+            f"weights='imagenet': there are no such weights for backbone={entry.name!r}. Set weights=None and "
+            "unfreeze='all', to train it from scratch, or pass the path of a state dict."
+        )
+    return entry.imagenet()
 
 
 def _file_state(path):
@@ -131,18 +138,19 @@ def _file_state(path):
 
 
 def _fill(model, entry, state, weights):
-    """Take a state dict of torchvision's model, or one of `Radiograph`, with or without a last layer."""
-    own = any(key.startswith("stages.") for key in state)
-    last = "head." if own else f"{entry.last_layer}."
-    stages = torch.nn.ModuleDict(entry.take_apart(model))
+    """Take a state dict of the model, or one of `Radiograph`, with or without a last layer."""
+    own = any(key.startswith(f"stages.{entry.stages[0]}.") for key in state)
+    parts = torch.nn.ModuleDict(entry.take_apart(model))
     if own:
-        target, prefix = stages, "stages."
-        expected = {f"stages.{key}": value for key, value in stages.state_dict().items()}
+        target, last = parts, "head."
+        expected = {_own_name(key): value for key, value in parts.state_dict().items()}
     else:
-        target, prefix = model, ""
-        expected = {key: value for key, value in model.state_dict().items() if not key.startswith(last)}
+        target, last = model, f"{entry.last_layer}."
+        expected = model.state_dict()
+    lasts = (last, *_AUXILIARY_LAST)
+    expected = {key: value for key, value in expected.items() if not key.startswith(lasts)}
     head = {key.removeprefix(last): value for key, value in state.items() if key.startswith(last)}
-    rest = {key: value for key, value in state.items() if not key.startswith(last)}
+    rest = {key: value for key, value in state.items() if not key.startswith(lasts)}
     # Files from before PyTorch 0.4.1 lack the counters; they play no part in the computation.
     missing = [key for key in expected if key not in rest and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in rest if key not in expected]
@@ -151,13 +159,17 @@ def _fill(model, entry, state, weights):
         raise ValueError(
             f"weights={str(weights)!r} does not fit {entry.name}: {len(missing)} entries are missing "
             f"{missing[:3]}, {len(unexpected)} are unknown {unexpected[:3]}, {len(shapes)} have another "
-            f"shape {shapes[:3]}. Pass a state dict of torchvision's {entry.name}."
+            f"shape {shapes[:3]}. Pass a state dict of that model."
         )
     full = {
-        key.removeprefix(prefix): rest[key].to(like.dtype)
+        key.removeprefix("stages.") if own else key: rest[key].to(like.dtype)
         if key in rest
         else torch.zeros((), dtype=like.dtype)
         for key, like in expected.items()
     }
     target.load_state_dict(full, strict=False, assign=True)
-    return _split(stages), {key: value.to(torch.float32) for key, value in head.items()}
+    return _split(parts), {key: value.to(torch.float32) for key, value in head.items()}
+
+
+def _own_name(key):
+    return key if key.startswith("auxiliary.") else f"stages.{key}"

@@ -1,25 +1,17 @@
 """`MuraClassifier`: radiographs in, probabilities out, as a scikit-learn classifier."""
 
-import inspect
 import os
 from numbers import Integral, Real
 
-import numpy as np
-import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._base import NetClassifier
-from ._data import Samples
-from ._onnx import onnx_logits, require_onnx
-from ._paths import as_paths, check_unique, expand, patients_of, regions_or_none
-from ._sources import Sources
-from .augmentation import Augmentation
-from .networks import BACKBONES, build_radiograph
+from ._onnx import require_onnx
+from ._path_classifier import PathClassifier
 
 __all__ = ["MuraClassifier"]
 
 
-class MuraClassifier(NetClassifier):
+class MuraClassifier(PathClassifier):
     """Classifier of radiographs: a convolutional network trained from image paths.
 
     A sample is the path of an image, or of a study folder, which stands for all of its images:
@@ -29,18 +21,19 @@ class MuraClassifier(NetClassifier):
 
     Parameters
     ----------
-    backbone : {"resnet18", "resnet50"}, default="resnet18"
-        The convolutional network.
+    backbone : str, default="resnet18"
+        The network: one of `list_backbones`, such as ``"densenet169"``, or ``"timm/NAME"`` with any
+        model of timm (``pip install 'murakit[timm]'``). ``"small"`` is trained from scratch.
     weights : "imagenet", path-like or None, default="imagenet"
-        ImageNet weights of torchvision (downloaded once), the file of a state dict (of
-        torchvision's model or of ``net_.module_``, with or without a matching last layer), or
-        random weights.
-    unfreeze : str, default="layer2"
-        The first stage that is trained: ``"stem"``, ``"layer1"`` ... ``"layer4"``, ``"head"`` (only
-        the last layer) or ``"all"``. Stages before it stay as they are, BatchNorm statistics
-        included.
-    image_size : int, default=224
-        Side of the square that images are scaled to, in pixels.
+        ImageNet weights of torchvision or timm (downloaded once), the file of a state dict (of
+        their model or of ``net_.module_``, with or without a matching last layer), or random weights.
+    unfreeze : str or None, default=None
+        The first stage that is trained: of ResNets ``"stem"``, ``"layer1"`` ... ``"layer4"``, of others
+        see `list_backbones`; ``"head"`` (only the last layer) or ``"all"``. Stages before it stay as
+        they are, BatchNorm statistics included. None: the later half (of ResNets from ``"layer2"`` on).
+    image_size : int or None, default=None
+        Side of the square that images are scaled to, in pixels. None: that of the backbone's ImageNet
+        weights, of ResNets 224.
     resize : {"pad", "squash"}, default="pad"
         Keep the aspect ratio and pad with black, or change the ratio.
     augment : bool or dict, default=True
@@ -50,6 +43,12 @@ class MuraClassifier(NetClassifier):
         Weights of the classes in the loss. ``"balanced"``: as in scikit-learn, counted over the
         training images of this fit. ``"region"``: the paper's weights, per region [1]_. A dict
         maps each class to its weight.
+    loss : {"cross_entropy", "bce"}, default="cross_entropy"
+        ``"bce"``: the head has one output with a sigmoid, for two classes, as in the paper [1]_.
+    label_smoothing : float, default=0.0
+        Share of each label that is spread over all classes.
+    mixup : float, default=0.0
+        Strength (alpha) of mixup [2]_: each batch is mixed with itself in another order. 0: none.
     dropout : float, default=0.0
         Share of the features dropped before the last layer, in training.
     optimizer : {"adamw", "adam", "sgd"}, default="adamw"
@@ -58,6 +57,8 @@ class MuraClassifier(NetClassifier):
         Learning rate of the head.
     backbone_lr_factor : float, default=0.1
         What the backbone's trained stages multiply `lr` by.
+    stage_lr_decay : float, default=1.0
+        What the learning rate of a stage is of that of the stage after it.
     weight_decay : float, default=1e-2
         Weight decay of all trained parameters.
     batch_size : int, default=32
@@ -66,6 +67,8 @@ class MuraClassifier(NetClassifier):
         Epochs at the most.
     head_epochs : int, default=0
         Epochs in which only the head is trained, before `unfreeze` takes effect.
+    head_lr : float or None, default=None
+        Learning rate in those epochs; None: `lr`.
     early_stopping : bool, default=True
         Hold patients out, stop when `monitor` no longer improves on them, and keep the best
         epoch. Otherwise train on all for `max_epochs` and keep the last.
@@ -77,8 +80,15 @@ class MuraClassifier(NetClassifier):
         regions in proportion.
     n_iter_no_change : int, default=5
         Epochs without improvement after which training stops.
+    lr_schedule : {"plateau", "cosine"}, default="plateau"
+        ``"plateau"``: see `lr_patience`. ``"cosine"``: down to zero over `max_epochs`, step by step.
     lr_patience : int or None, default=2
         Epochs without improvement after which the learning rate is divided by 10; None: never.
+    warmup_epochs : int, default=0
+        With ``"cosine"``: epochs in which the learning rate rises to its height.
+    ema_decay : float or None, default=None
+        Validate and keep a moving average of the weights, which keeps so much of itself in a step,
+        such as 0.99. None: the weights of the last step.
     tta : bool, default=False
         Average the probabilities of each image and of its mirror image.
     decision_threshold : float or None, default=None
@@ -144,6 +154,7 @@ class MuraClassifier(NetClassifier):
 
     See Also
     --------
+    list_backbones : Backbones, their stages and sizes.
     load_mura : Paths, labels and patients of a MURA folder.
     PatientKFold : Folds that never split a patient.
     MuraSearchCV : Search for hyper-parameters with Optuna.
@@ -157,6 +168,7 @@ class MuraClassifier(NetClassifier):
     ----------
     .. [1] Rajpurkar et al., "MURA: Large Dataset for Abnormality Detection in Musculoskeletal
        Radiographs", arXiv 1712.06957 (2017).
+    .. [2] Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR (2018).
 
     Examples
     --------
@@ -170,14 +182,22 @@ class MuraClassifier(NetClassifier):
     """
 
     _parameter_constraints: dict = {
-        **NetClassifier._parameter_constraints,
+        **PathClassifier._parameter_constraints,
         "backbone": [str],
         "weights": [str, os.PathLike, None],
-        "unfreeze": [str],
-        # ResNets halve the image five times.
-        "image_size": [Interval(Integral, 32, None, closed="left")],
+        "unfreeze": [str, None],
+        # Most backbones halve the image five times.
+        "image_size": [Interval(Integral, 32, None, closed="left"), None],
         "resize": [StrOptions({"pad", "squash"})],
         "augment": ["boolean", dict],
+        "loss": [StrOptions({"cross_entropy", "bce"})],
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+        "mixup": [Interval(Real, 0, None, closed="left")],
+        "stage_lr_decay": [Interval(Real, 0, None, closed="neither")],
+        "head_lr": [Interval(Real, 0, None, closed="neither"), None],
+        "lr_schedule": [StrOptions({"plateau", "cosine"})],
+        "warmup_epochs": [Interval(Integral, 0, None, closed="left")],
+        "ema_decay": [Interval(Real, 0, 1, closed="neither"), None],
         "tta": ["boolean"],
         "decision_threshold": [Interval(Real, 0, 1, closed="both"), None],
         "cache": [str, os.PathLike, None],
@@ -194,24 +214,32 @@ class MuraClassifier(NetClassifier):
         backbone="resnet18",
         *,
         weights="imagenet",
-        unfreeze="layer2",
-        image_size=224,
+        unfreeze=None,
+        image_size=None,
         resize="pad",
         augment=True,
         class_weight="balanced",
+        loss="cross_entropy",
+        label_smoothing=0.0,
+        mixup=0.0,
         dropout=0.0,
         optimizer="adamw",
         lr=1e-3,
         backbone_lr_factor=0.1,
+        stage_lr_decay=1.0,
         weight_decay=1e-2,
         batch_size=32,
         max_epochs=30,
         head_epochs=0,
+        head_lr=None,
         early_stopping=True,
         monitor="loss",
         validation_fraction=0.15,
         n_iter_no_change=5,
+        lr_schedule="plateau",
         lr_patience=2,
+        warmup_epochs=0,
+        ema_decay=None,
         tta=False,
         decision_threshold=None,
         cache=None,
@@ -234,19 +262,27 @@ class MuraClassifier(NetClassifier):
         self.resize = resize
         self.augment = augment
         self.class_weight = class_weight
+        self.loss = loss
+        self.label_smoothing = label_smoothing
+        self.mixup = mixup
         self.dropout = dropout
         self.optimizer = optimizer
         self.lr = lr
         self.backbone_lr_factor = backbone_lr_factor
+        self.stage_lr_decay = stage_lr_decay
         self.weight_decay = weight_decay
         self.batch_size = batch_size
         self.max_epochs = max_epochs
         self.head_epochs = head_epochs
+        self.head_lr = head_lr
         self.early_stopping = early_stopping
         self.monitor = monitor
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.lr_schedule = lr_schedule
         self.lr_patience = lr_patience
+        self.warmup_epochs = warmup_epochs
+        self.ema_decay = ema_decay
         self.tta = tta
         self.decision_threshold = decision_threshold
         self.cache = cache
@@ -351,97 +387,3 @@ class MuraClassifier(NetClassifier):
         tags.input_tags.string = True
         tags.input_tags.one_d_array = True
         return tags
-
-    # -- what a sample of radiographs is ----------------------------------------------------
-
-    def _read_samples(self, X, *, reset=False, training=False):
-        paths = as_paths(X)
-        if not len(paths):
-            raise ValueError("X is empty: found 0 samples, while a minimum of 1 is required.")
-        images, row = expand(paths)
-        if training:
-            check_unique(images, row)
-        if reset:
-            self.n_features_in_ = 1
-        return Samples(images, row, len(paths))
-
-    def _patients_of(self, items):
-        return patients_of(
-            items,
-            remedy="Pass the patients as groups= to fit (inside a meta-estimator: with "
-            "sklearn.set_config(enable_metadata_routing=True)), or set early_stopping=False.",
-        )
-
-    def _regions_of(self, items):
-        return regions_or_none(items)
-
-    def _first_trained_stage(self):
-        return self.unfreeze
-
-    def _build_network(self, n_classes, seed):
-        return build_radiograph(
-            self.backbone,
-            n_classes,
-            weights=self.weights,
-            unfreeze=self.unfreeze,
-            dropout=self.dropout,
-            augmentation=self._augmentation(),
-            seed=seed,
-            # A callback may do with the network what it likes.
-            share_frozen=not any(not isinstance(callback, str) for callback in self.callbacks or ()),
-        )
-
-    def _augmentation(self):
-        if isinstance(self.augment, dict):
-            try:
-                return Augmentation(**self.augment)
-            except TypeError as error:
-                known = ", ".join(inspect.signature(Augmentation).parameters)
-                raise ValueError(f"augment={self.augment!r}: its keys may be {known}.") from error
-        return Augmentation() if self.augment else None
-
-    def _continue_network(self, network):
-        stages = BACKBONES[self.backbone].stages if self.backbone in BACKBONES else None
-        if stages != tuple(network.stages) or network.head.in_features != BACKBONES[self.backbone].n_features:
-            raise ValueError(
-                f"warm_start: the network was not built as backbone={self.backbone!r}. Set backbone back, or "
-                "train a new estimator."
-            )
-        network.augmentation = self._augmentation()
-        network.dropout.p = self.dropout
-        return network
-
-    # -- reading ----------------------------------------------------------------------------
-
-    def _sources(self, network, unfreeze, device, *, fitting):
-        names = ("image_size", "resize", "cache", "cache_limit", "feature_dtype", "n_jobs")
-        settings = {name: getattr(self, name) for name in names}
-        settings |= {"device": device, "autocast": self._autocast(device), "fitting": fitting}
-        return Sources(network, unfreeze, verbose=self.verbose if fitting else 0, **settings)
-
-    def _training_inputs(self, network, parts, device, head_epochs):
-        network.freeze_below(self.unfreeze).eval()
-        sources = self._sources(network, self.unfreeze, device, fitting=True)
-        changing = network.augmentation is not None
-        return [
-            sources.for_training(
-                items,
-                augmented=augmented and changing,
-                views=self.augment_views,
-                head_epochs=head_epochs,
-            )
-            for items, augmented in parts
-        ]
-
-    def _log_proba_batches(self, network, items, device):
-        sources = self._sources(network, self._net.unfreeze, device, fitting=False)
-        by_onnx = self.runtime == "onnx" and device == "cpu"
-        for inputs, begin in sources.for_prediction(items, mirrored=self.tta):
-            done = []
-            for batch in inputs:
-                logits = onnx_logits(network, batch) if by_onnx and begin is None else None
-                if logits is None:
-                    with torch.autocast(sources.device.type, torch.bfloat16, self._autocast(device)):
-                        logits = network.infer(batch.to(device, non_blocking=True), begin=begin)
-                done.append(logits.double().log_softmax(dim=1))
-            yield done[0] if len(done) == 1 else torch.logaddexp(*done) - np.log(2)

@@ -1,74 +1,20 @@
-"""Backbones as ordered, named stages, and the network that turns uint8 radiographs into logits."""
+"""The network that turns uint8 radiographs into logits, and how it is built from a backbone."""
 
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from contextlib import nullcontext
 
+import pandas as pd
 import torch
 from torch import nn
 
+from ._backbones import BACKBONES, IMAGENET_MEAN, IMAGENET_STD, Backbone
 from ._folding import fold, fold_entry, share, weights_hash
+from ._layers import Pool, SeededDropout, SigmoidHead
+from ._timm import PREFIX, timm_backbone
 from ._weight_files import backbone_weights, seeded
 
-__all__ = ["BACKBONES", "Backbone", "Radiograph", "build_radiograph"]
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """One entry of the table of backbones.
-
-    Parameters
-    ----------
-    name : str
-        The name that users pass, and torchvision's where it has the model.
-    stages : tuple of str
-        Names of the stages, from the image to the features.
-    n_features : int
-        Number of features after the last stage and the pooling.
-    build : callable
-        Returns the model with random weights, in the form that its state dicts are for.
-    take_apart : callable
-        Turns that model into a dict of modules, one for each of `stages`.
-    last_layer : str
-        Name of the classification layer in the model's state dict.
-    """
-
-    name: str
-    stages: tuple[str, ...]
-    n_features: int
-    build: Callable
-    take_apart: Callable
-    last_layer: str
-
-
-def _resnet_stages(model):
-    stem = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)
-    return {"stem": stem, **{name: getattr(model, name) for name in ("layer1", "layer2", "layer3", "layer4")}}
-
-
-def _from_torchvision(name):
-    def build():
-        # Imported here because it takes longer than the rest of murakit together.
-        from torchvision.models import get_model
-
-        return get_model(name, weights=None)
-
-    return build
-
-
-_RESNET = ("stem", "layer1", "layer2", "layer3", "layer4")
-
-BACKBONES = {
-    entry.name: entry
-    for entry in (
-        Backbone("resnet18", _RESNET, 512, _from_torchvision("resnet18"), _resnet_stages, "fc"),
-        Backbone("resnet50", _RESNET, 2048, _from_torchvision("resnet50"), _resnet_stages, "fc"),
-    )
-}
-
+__all__ = ["BACKBONES", "Backbone", "Radiograph", "build_radiograph", "list_backbones"]
 
 # Values of inputs that go through stages on the CPU together: eight images of 224 px.
 _CACHED_VALUES = 8 * 3 * 224 * 224
@@ -76,19 +22,8 @@ _CACHED_VALUES = 8 * 3 * 224 * 224
 # Shapes of activations, for which a network has to be run.
 _SHAPES = {}
 
-
-class SeededDropout(nn.Module):
-    """Dropout that draws from the network's own generator, not from the global one."""
-
-    def __init__(self, p):
-        super().__init__()
-        self.p = p
-
-    def forward(self, x, generator=None):
-        if not self.training or self.p == 0:
-            return x
-        kept = torch.rand(x.shape, generator=generator).to(x.device) >= self.p
-        return x * kept / (1 - self.p)
+# Feature maps along a side that the auxiliary classifier of Inception needs.
+_AUXILIARY_SIDE = 17
 
 
 class Radiograph(nn.Module):
@@ -108,6 +43,13 @@ class Radiograph(nn.Module):
         Called with a batch in [0, 1] and a generator, while training only.
     name : str
         The backbone's name.
+    mean, std : tuple of three floats
+        What the channels are normalised by.
+    auxiliary : Module or None
+        A second classifier, of the output of the stage `auxiliary_after`, for training only.
+    auxiliary_after : str or None
+    one_output : bool
+        Whether the head has one output for two classes, instead of two.
 
     Attributes
     ----------
@@ -115,16 +57,34 @@ class Radiograph(nn.Module):
         Where augmentation and dropout draw from; set for the time of a training.
     """
 
-    def __init__(self, stages, n_features, n_classes, *, dropout=0.0, augmentation=None, name=""):
+    def __init__(
+        self,
+        stages,
+        n_features,
+        n_classes,
+        *,
+        dropout=0.0,
+        augmentation=None,
+        name="",
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        auxiliary=None,
+        auxiliary_after=None,
+        one_output=False,
+    ):
         super().__init__()
         self.name = name
         self.stages = nn.ModuleDict(stages)
-        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.pool = Pool()
         self.dropout = SeededDropout(dropout)
-        self.head = nn.Linear(n_features, n_classes)
+        self.head = SigmoidHead(n_features) if one_output else nn.Linear(n_features, n_classes)
+        self.auxiliary = auxiliary
+        self.auxiliary_after = auxiliary_after
         self.augmentation = augmentation
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("std", torch.tensor(std), persistent=False)
+        # Layers that drop paths at random ask PyTorch's global generator.
+        self.drops = any(re.search("drop|stochastic", type(m).__name__, re.I) for m in self.stages.modules())
         self.generator = None
         self.frozen = frozenset()
 
@@ -141,6 +101,8 @@ class Radiograph(nn.Module):
         self.frozen = frozenset(self.before(unfreeze))
         for name, stage in self.stages.items():
             stage.requires_grad_(name not in self.frozen)
+        if self.auxiliary is not None:
+            self.auxiliary.requires_grad_(self.auxiliary_after not in self.frozen)
         self.train(self.training)
         return self
 
@@ -206,7 +168,7 @@ class Radiograph(nn.Module):
                 x = torch.addcmul(-self.mean / self.std, grey, 1 / self.std).permute(0, 3, 1, 2)
             if names:
                 x = _run(x, stages if entry is None else [entry, *stages[1:]])
-            return self.pool(x) if stage == "head" and x.ndim == 4 else x
+            return self.pool(x) if stage == "head" else x
 
     def shape_before(self, stage, image_shape):
         """Return the shape of what the stages before one make of an image (1, s, s), without a batch."""
@@ -232,7 +194,7 @@ class Radiograph(nn.Module):
         return x if draws is None else self.augmentation.apply(x, draws)
 
     def forward(self, inputs, begin=None):
-        """Return the logits (b, k) of a batch.
+        """Return the logits (b, k) of a batch; while an auxiliary classifier learns, its logits as well.
 
         Parameters
         ----------
@@ -249,10 +211,20 @@ class Radiograph(nn.Module):
         first = max(done, len(self.frozen))
         stage = names[first] if first < len(names) else "head"
         x = self.run_before(stage, inputs, begin=begin, draws=draws)
-        for name in names[first:]:
-            x = self.stages[name](x)
-        features = x if x.ndim == 2 else self.pool(x)
-        return self.head(self.dropout(features, self.generator))
+        auxiliary = None
+        with self._own_randomness():
+            for name in names[first:]:
+                x = self.stages[name](x)
+                if self.training and name == self.auxiliary_after and x.shape[-1] >= _AUXILIARY_SIDE:
+                    auxiliary = self.auxiliary(x)
+        logits = self.head(self.dropout(self.pool(x), self.generator))
+        return logits if auxiliary is None else (logits, auxiliary)
+
+    def _own_randomness(self):
+        if not (self.training and self.drops and self.generator is not None):
+            return nullcontext()
+        seed = int(torch.randint(2**31, (), generator=self.generator))
+        return seeded(seed, self.mean.device)
 
     def infer(self, inputs, begin=None):
         """Return the logits as `forward` does in evaluation, with every BatchNorm folded."""
@@ -307,18 +279,78 @@ def _run(x, stages):
     return x
 
 
+def find_backbone(name):
+    """Return the entry of a backbone; raise where there is none of that name."""
+    if name.startswith(PREFIX):
+        return timm_backbone(name)
+    if name not in BACKBONES:
+        raise ValueError(
+            f"backbone={name!r} is not known; choose one of {sorted(BACKBONES)}, or 'timm/NAME' with any model "
+            "of timm."
+        )
+    return BACKBONES[name]
+
+
+def list_backbones():
+    """List the backbones that a `MuraClassifier` can be built on, but for those of timm.
+
+    ``backbone="timm/NAME"`` takes any model of timm (``pip install 'murakit[timm]'``), whose own
+    ``timm.list_models()`` lists them.
+
+    Returns
+    -------
+    backbones : DataFrame
+        Indexed by name, with the columns ``stages`` (legal values of ``unfreeze``, beside "all" and
+        "head"; from the image to the features), ``parameters`` (number of weights without the head),
+        ``features`` (inputs of the head) and ``input_size`` (side in pixels, where ``image_size=None``).
+
+    References
+    ----------
+    torchvision, "Models and pre-trained weights", https://docs.pytorch.org/vision/stable/models.html
+
+    Examples
+    --------
+    >>> from murakit import list_backbones
+    >>> list_backbones().loc["resnet18", "stages"]
+    'stem, layer1, layer2, layer3, layer4'
+    """
+    rows = []
+    for name, entry in BACKBONES.items():
+        with torch.device("meta"):
+            parts = entry.take_apart(entry.build())
+        rows.append(
+            {
+                "name": name,
+                "stages": ", ".join(entry.stages),
+                "parameters": sum(p.numel() for stage in entry.stages for p in parts[stage].parameters()),
+                "features": entry.n_features,
+                "input_size": entry.input_size,
+            }
+        )
+    return pd.DataFrame(rows).set_index("name")
+
+
 def build_radiograph(
-    backbone, n_classes, *, weights, unfreeze, dropout, augmentation, seed, share_frozen=False
+    backbone,
+    n_classes,
+    *,
+    weights,
+    unfreeze,
+    dropout,
+    augmentation,
+    seed,
+    share_frozen=False,
+    one_output=False,
 ):
     """Build a network with its weights.
 
     Parameters
     ----------
     backbone : str
-        A name in `BACKBONES`.
+        A name in `BACKBONES`, or "timm/NAME".
     n_classes : int
     weights : "imagenet", path-like, or None
-        torchvision's ImageNet weights, the file of a state dict, or random weights.
+        ImageNet weights, the file of a state dict, or random weights.
     unfreeze : str
         The first stage to train, see `Radiograph.freeze_below`.
     dropout : float
@@ -328,6 +360,8 @@ def build_radiograph(
     share_frozen : bool
         Let the frozen stages share their weights with other networks, instead of copying them; see
         `murakit._folding.make_own`.
+    one_output : bool
+        Give the head one output for two classes.
 
     Returns
     -------
@@ -340,21 +374,33 @@ def build_radiograph(
     OSError
         Where the weights can be neither found nor downloaded.
     """
-    if backbone not in BACKBONES:
-        raise ValueError(f"backbone={backbone!r} is not known; choose one of {sorted(BACKBONES)}.")
-    entry = BACKBONES[backbone]
+    entry = find_backbone(backbone)
     if unfreeze not in (*entry.stages, "head", "all"):
         raise ValueError(
             f"unfreeze={unfreeze!r} is no stage of {backbone}: choose 'all', 'head' or one of "
-            f"{list(entry.stages)}."
+            f"{list(entry.stages)}, or None for the later half of them."
         )
     shared, last_layer = backbone_weights(entry, weights, seed)
     with torch.device("meta"):
         stages = entry.take_apart(entry.build())
+    auxiliary = stages.pop("auxiliary", None)
     # Another seed than that of random stages, whose first numbers the head would repeat.
     with seeded(seed ^ 1):
+        if auxiliary is not None:
+            width = auxiliary.fc.in_features
+            auxiliary.fc = SigmoidHead(width) if one_output else nn.Linear(width, n_classes)
         network = Radiograph(
-            stages, entry.n_features, n_classes, dropout=dropout, augmentation=augmentation, name=backbone
+            stages,
+            entry.n_features,
+            n_classes,
+            dropout=dropout,
+            augmentation=augmentation,
+            name=backbone,
+            mean=entry.mean,
+            std=entry.std,
+            auxiliary=auxiliary,
+            auxiliary_after=entry.auxiliary_after,
+            one_output=one_output,
         )
     frozen = network.before(unfreeze) if share_frozen else []
     for name, stage in network.stages.items():
@@ -362,6 +408,9 @@ def build_radiograph(
         if name not in frozen:
             state = {key: value.clone() for key, value in state.items()}
         stage.load_state_dict(state, assign=True)
+    if auxiliary is not None:
+        own = {key: value.clone() for key, value in shared.state["auxiliary"].items()}
+        auxiliary.load_state_dict(own, assign=True, strict=False)
     share(network, shared, frozen)
     # A last layer for other classes (ImageNet's 1,000) is of no use here: the head stays new.
     if {key: value.shape for key, value in last_layer.items()} == {

@@ -1,0 +1,144 @@
+"""A classifier of radiographs by their paths: how they are read, and what network looks at them.
+
+`MuraClassifier` adds the parameters, and says what they mean.
+"""
+
+import inspect
+
+import numpy as np
+import torch
+
+from ._base import NetClassifier
+from ._data import Samples
+from ._layers import SigmoidHead
+from ._onnx import onnx_logits
+from ._paths import as_paths, check_unique, expand, patients_of, regions_or_none
+from ._sources import Sources
+from .augmentation import Augmentation
+from .networks import build_radiograph, find_backbone
+
+
+class PathClassifier(NetClassifier):
+    """Base of `MuraClassifier`, whose parameters it reads."""
+
+    # -- what a sample of radiographs is ----------------------------------------------------
+
+    def _read_samples(self, X, *, reset=False, training=False):
+        paths = as_paths(X)
+        if not len(paths):
+            raise ValueError("X is empty: found 0 samples, while a minimum of 1 is required.")
+        images, row = expand(paths)
+        if training:
+            check_unique(images, row)
+        if reset:
+            self.n_features_in_ = 1
+        return Samples(images, row, len(paths))
+
+    def _patients_of(self, items):
+        return patients_of(
+            items,
+            remedy="Pass the patients as groups= to fit (inside a meta-estimator: with "
+            "sklearn.set_config(enable_metadata_routing=True)), or set early_stopping=False.",
+        )
+
+    def _regions_of(self, items):
+        return regions_or_none(items)
+
+    def _first_trained_stage(self):
+        return find_backbone(self.backbone).later_half if self.unfreeze is None else self.unfreeze
+
+    def _side(self):
+        """Return the side of the squares that images are scaled to."""
+        return find_backbone(self.backbone).input_size if self.image_size is None else self.image_size
+
+    def _build_network(self, n_classes, seed):
+        smallest = find_backbone(self.backbone).min_size
+        if self._side() < smallest:
+            raise ValueError(
+                f"image_size={self.image_size}: {self.backbone} takes images of {smallest} px and more."
+            )
+        if self.loss == "bce" and n_classes != 2:
+            raise ValueError(
+                f"loss='bce' is for two classes, and y has {n_classes}: set loss='cross_entropy'."
+            )
+        return build_radiograph(
+            self.backbone,
+            n_classes,
+            weights=self.weights,
+            unfreeze=self._first_trained_stage(),
+            dropout=self.dropout,
+            augmentation=self._augmentation(),
+            seed=seed,
+            # A callback may do with the network what it likes.
+            share_frozen=not any(not isinstance(callback, str) for callback in self.callbacks or ()),
+            one_output=self.loss == "bce",
+        )
+
+    def _augmentation(self):
+        if isinstance(self.augment, dict):
+            try:
+                return Augmentation(**self.augment)
+            except TypeError as error:
+                known = ", ".join(inspect.signature(Augmentation).parameters)
+                raise ValueError(f"augment={self.augment!r}: its keys may be {known}.") from error
+        return Augmentation() if self.augment else None
+
+    def _continue_network(self, network):
+        if network.name != self.backbone or isinstance(network.head, SigmoidHead) != (self.loss == "bce"):
+            raise ValueError(
+                f"warm_start: the network was not built as backbone={self.backbone!r} with loss={self.loss!r}. Set "
+                "both back, or train a new estimator."
+            )
+        network.augmentation = self._augmentation()
+        network.dropout.p = self.dropout
+        return network
+
+    def _training_options(self, *, one_epoch):
+        names = ("stage_lr_decay", "head_lr", "warmup_epochs", "mixup", "ema_decay")
+        options = {name: getattr(self, name) for name in names}
+        # A plan over all epochs has no meaning for one of them.
+        options["lr_schedule"] = "plateau" if one_epoch else self.lr_schedule
+        if self.label_smoothing:
+            options["criterion__label_smoothing"] = self.label_smoothing
+        return options
+
+    # -- reading ----------------------------------------------------------------------------
+
+    def _sources(self, network, unfreeze, device, *, fitting):
+        names = ("resize", "cache", "cache_limit", "feature_dtype", "n_jobs")
+        settings = {name: getattr(self, name) for name in names}
+        settings |= {
+            "image_size": self._side(),
+            "device": device,
+            "autocast": self._autocast(device),
+            "fitting": fitting,
+        }
+        return Sources(network, unfreeze, verbose=self.verbose if fitting else 0, **settings)
+
+    def _training_inputs(self, network, parts, device, head_epochs):
+        unfreeze = self._first_trained_stage()
+        network.freeze_below(unfreeze).eval()
+        sources = self._sources(network, unfreeze, device, fitting=True)
+        changing = network.augmentation is not None
+        return [
+            sources.for_training(
+                items,
+                augmented=augmented and changing,
+                views=self.augment_views,
+                head_epochs=head_epochs,
+            )
+            for items, augmented in parts
+        ]
+
+    def _log_proba_batches(self, network, items, device):
+        sources = self._sources(network, self._net.unfreeze, device, fitting=False)
+        by_onnx = self.runtime == "onnx" and device == "cpu"
+        for inputs, begin in sources.for_prediction(items, mirrored=self.tta):
+            done = []
+            for batch in inputs:
+                logits = onnx_logits(network, batch) if by_onnx and begin is None else None
+                if logits is None:
+                    with torch.autocast(sources.device.type, torch.bfloat16, self._autocast(device)):
+                        logits = network.infer(batch.to(device, non_blocking=True), begin=begin)
+                done.append(logits.double().log_softmax(dim=1))
+            yield done[0] if len(done) == 1 else torch.logaddexp(*done) - np.log(2)
