@@ -16,6 +16,7 @@ from .metrics import study_predictions, study_scorer, threshold_at
 from .model_selection import PatientKFold, PatientShuffleSplit
 from .networks import list_backbones
 from .predictions import predict_frame, write_mura_csv
+from .regions import PerRegionClassifier, predict_abnormal, predict_region, region_confusion
 from .synthetic import make_mura
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ __all__ = [
     "MuraSearchCV",
     "PatientKFold",
     "PatientShuffleSplit",
+    "PerRegionClassifier",
     "UnreadableImage",
     "audit_shortcuts",
     "cache_info",
@@ -39,10 +41,13 @@ __all__ = [
     "load_mura",
     "load_radiographs",
     "make_mura",
+    "predict_abnormal",
     "predict_frame",
+    "predict_region",
     "published_results",
     "read_image",
     "read_square",
+    "region_confusion",
     "search_space",
     "study_predictions",
     "study_scorer",
