@@ -16,6 +16,7 @@ from .metrics import study_predictions, study_scorer, threshold_at
 from .model_selection import PatientKFold, PatientShuffleSplit
 from .networks import list_backbones
 from .predictions import predict_frame, write_mura_csv
+from .recipes import recipe
 from .regions import PerRegionClassifier, predict_abnormal, predict_region, region_confusion
 from .synthetic import make_mura
 
@@ -47,6 +48,7 @@ __all__ = [
     "published_results",
     "read_image",
     "read_square",
+    "recipe",
     "region_confusion",
     "search_space",
     "study_predictions",

@@ -1,0 +1,112 @@
+"""Settings that others have published, and the best of our own, by name."""
+
+__all__ = ["RECIPES", "recipe"]
+
+# What the paper changes in an image: lateral inversions, and rotations up to 30 degrees.
+_PAPER_AUGMENTATION = {
+    "flip": 0.5,
+    "rotation": 30.0,
+    "scale": 0.0,
+    "shift": 0.0,
+    "brightness": 0.0,
+    "contrast": 0.0,
+}
+
+RECIPES = {
+    "paper": {
+        "backbone": "densenet169",
+        "unfreeze": "all",
+        "image_size": 320,
+        "resize": "squash",
+        "augment": _PAPER_AUGMENTATION,
+        "loss": "bce",
+        "class_weight": "region",
+        "optimizer": "adam",
+        "lr": 1e-4,
+        "backbone_lr_factor": 1.0,
+        "weight_decay": 0.0,
+        "batch_size": 8,
+        "monitor": "loss",
+    },
+    "muraproj": {
+        "backbone": "resnet50",
+        "unfreeze": "all",
+        "image_size": 224,
+        "class_weight": None,
+        "optimizer": "adamw",
+        "head_epochs": 15,
+        "head_lr": 1e-4,
+        "lr": 1e-5,
+        "backbone_lr_factor": 1.0,
+        "max_epochs": 30,
+        "monitor": "roc_auc",
+        "n_iter_no_change": 15,
+        "validation_fraction": 0.15,
+        "random_state": 42,
+    },
+    "resnet18-partial": {
+        "backbone": "resnet18",
+        "unfreeze": "layer2",
+        "image_size": 224,
+        "class_weight": "balanced",
+        "monitor": "loss",
+        "lr_patience": 2,
+        "n_iter_no_change": 5,
+    },
+    "strong": {
+        "backbone": "resnet18",
+        "unfreeze": "layer4",
+        "image_size": 320,
+        "augment": False,
+        "early_stopping": False,
+        "max_epochs": 10,
+        "lr_schedule": "cosine",
+        "tta": True,
+    },
+}
+
+
+def recipe(name, **changes):
+    """Return the parameters of a published set-up, or of our own.
+
+    Parameters
+    ----------
+    name : {"paper", "muraproj", "resnet18-partial", "strong"}
+        ``"paper"``: one DenseNet-169 of MURA's authors [1]_, whose ensemble averages five of them.
+        ``"muraproj"``: a ResNet-50, its head first and then all layers [2]_. ``"resnet18-partial"``: a
+        ResNet-18 from layer2 on, with class weights and early stopping. ``"strong"``: ours, which
+        ``benchmarks/RESULTS.md`` compares with the others (section "ablation").
+    **changes
+        Parameters of `MuraClassifier` to add or to change.
+
+    Returns
+    -------
+    params : dict
+        For ``MuraClassifier(**params)``; a copy, to be changed at will.
+
+    Raises
+    ------
+    ValueError
+        For another name.
+
+    Notes
+    -----
+    What a source does not say is left at `MuraClassifier`'s default. "muraproj" splits by the same
+    rule (15 % of the patients, seed 42), not into the same patients.
+
+    References
+    ----------
+    .. [1] Rajpurkar et al., "MURA: Large Dataset for Abnormality Detection in Musculoskeletal
+       Radiographs", arXiv 1712.06957 (2017).
+    .. [2] https://github.com/yinkev/muraproj
+
+    Examples
+    --------
+    >>> from murakit import MuraClassifier, recipe
+    >>> MuraClassifier(**recipe("paper", batch_size=16)).batch_size
+    16
+    """
+    if name not in RECIPES:
+        raise ValueError(f"recipe {name!r} is not known; choose one of {sorted(RECIPES)}.")
+    params = {**RECIPES[name], **changes}
+    return {key: dict(value) if isinstance(value, dict) else value for key, value in params.items()}
