@@ -271,9 +271,12 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             net.initialize()
             if one_epoch and continued:
                 self._resume_optimizer(net)
+            checkpoint = None if one_epoch else self._checkpoint_of(network, train, valid)
             with freed_memory_kept():
-                net.train_on(*data[:2])
+                net.train_on(*data[:2], checkpoint)
         self._keep(net, classes, train, valid, continued=continued, one_epoch=one_epoch)
+        if checkpoint is not None:
+            checkpoint.remove()
         return self
 
     def _resume_optimizer(self, net):
@@ -341,6 +344,10 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _first_trained_stage(self):
         return "all"
+
+    def _checkpoint_of(self, network, train, valid):
+        """Return the `Checkpoint` of a training, or None."""
+        return None
 
     def _training_options(self, *, one_epoch):
         """Return further parameters of the `TrainingNet`."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ._base import NetClassifier
+from ._checkpoint import Checkpoint, weights_of
 from ._data import Samples
 from ._layers import SigmoidHead
 from ._onnx import onnx_logits
@@ -16,6 +17,23 @@ from ._paths import as_paths, check_unique, expand, patients_of, regions_or_none
 from ._sources import Sources
 from .augmentation import Augmentation
 from .networks import build_radiograph, find_backbone
+
+# Parameters that the course of a training does not depend on.
+_NO_MATTER = frozenset(
+    (
+        "cache",
+        "cache_limit",
+        "callbacks",
+        "checkpoint",
+        "decision_threshold",
+        "device",
+        "n_jobs",
+        "runtime",
+        "tta",
+        "verbose",
+        "warm_start",
+    )
+)
 
 
 class PathClassifier(NetClassifier):
@@ -92,6 +110,20 @@ class PathClassifier(NetClassifier):
         network.augmentation = self._augmentation()
         network.dropout.p = self.dropout
         return network
+
+    def _checkpoint_of(self, network, train, valid):
+        if self.checkpoint is None:
+            return None
+        if self.random_state is None:
+            raise ValueError(
+                "checkpoint: without a random_state another fit is another training, which cannot go on from this "
+                "one's. Set random_state to a whole number."
+            )
+        params = {name: value for name, value in self.get_params().items() if name not in _NO_MATTER}
+        parts = [repr(sorted(params.items())), *weights_of(network)]
+        for data in (train,) if valid is None else (train, valid):
+            parts += ["\0".join(data.items), data.code, data.weight]
+        return Checkpoint(self.checkpoint, parts)
 
     def _training_options(self, *, one_epoch):
         names = ("stage_lr_decay", "head_lr", "warmup_epochs", "mixup", "ema_decay")

@@ -17,6 +17,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ._batches import Batches, Tally
+from ._checkpoint import restore, state_of
 from ._folding import forget
 from ._rates import WeightAverage, cosine, parameter_groups
 from ._scoring import FixedPredictions, as_scorer
@@ -118,7 +119,7 @@ class TrainingNet(NeuralNet):
         groups = parameter_groups(self.module_, self.backbone_lr_factor, self.stage_lr_decay)
         kwargs = {**_OPTIMIZER_DEFAULTS.get(self.optimizer, {}), **self.get_params_for("optimizer")}
         self.optimizer_ = OPTIMIZERS[self.optimizer](groups, lr=self.lr, **kwargs)
-        self.average_ = self.mixed_ = None
+        self.average_ = self.mixed_ = self.kept_steps_ = None
         if self.ema_decay is not None:
             self.average_ = WeightAverage(self.module_, self.unfreeze, self.ema_decay)
         self._start_phase(head_only=self.head_epochs > 0)
@@ -143,6 +144,11 @@ class TrainingNet(NeuralNet):
         n_epochs = self.head_epochs if head_only else self.max_epochs - self.head_epochs
         n_warm = 0 if head_only else self.warmup_epochs * n_batches
         self.steps_ = cosine(self.optimizer_, n_epochs * n_batches, n_warm)
+        if self.kept_steps_ is not None:
+            self.steps_.load_state_dict(self.kept_steps_)
+            for group, rate in zip(self.optimizer_.param_groups, self.steps_.get_last_lr()):
+                group["lr"] = rate
+            self.kept_steps_ = None
 
     # -- one step ---------------------------------------------------------------------------
 
@@ -205,13 +211,15 @@ class TrainingNet(NeuralNet):
 
     # -- the epochs -------------------------------------------------------------------------
 
-    def train_on(self, train, valid=None):
+    def train_on(self, train, valid=None, checkpoint=None):
         """Train for up to ``max_epochs``, and restore the best of them with early stopping.
 
         Parameters
         ----------
         train : TrainingData
         valid : TrainingData or None
+        checkpoint : Checkpoint or None
+            Where the state is kept after each epoch, and taken up from.
 
         Raises
         ------
@@ -225,7 +233,7 @@ class TrainingNet(NeuralNet):
         self.watched_ = "train_loss" if valid is None else f"valid_{self.monitor}"
         self.notify("on_train_begin", X=train, y=None)
         try:
-            self.fit_loop((train, valid))
+            self.fit_loop((train, valid), checkpoint=checkpoint)
         finally:
             if self.progress is not None:
                 self.progress.close()
@@ -236,9 +244,13 @@ class TrainingNet(NeuralNet):
             self.module_.load_state_dict(self.best_state_, strict=False)
         return self
 
-    def fit_loop(self, X, y=None, epochs=None, **fit_params):
+    def fit_loop(self, X, y=None, epochs=None, checkpoint=None, **fit_params):
         whole_train, whole_valid = X
-        for epoch in range(1, self.max_epochs + 1):
+        if checkpoint is not None and (state := checkpoint.read()) is not None:
+            restore(self, state)
+            if self._exhausted():
+                return self
+        for epoch in range(len(self.history) + 1, self.max_epochs + 1):
             if epoch == self.head_epochs + 1 and self.head_epochs:
                 self._start_phase(head_only=False)
             head_only = epoch <= self.head_epochs
@@ -264,6 +276,8 @@ class TrainingNet(NeuralNet):
             stopped = self._notify_epoch_end(train, valid)
             if self.progress is not None:
                 self.progress.update(self.history[-1])
+            if checkpoint is not None:
+                checkpoint.write(state_of(self))
             if stopped or self._exhausted():
                 break
         return self

@@ -127,6 +127,11 @@ class MuraClassifier(PathClassifier):
     warm_start : bool, default=False
         Go on from the weights of the last `fit`, with `unfreeze`, `augment`, `dropout` and the
         optimizer's parameters as they are now; patients trained on before are never held out.
+    checkpoint : str, path-like or None, default=None
+        A folder in which the state of a training is kept after each epoch. An interrupted `fit` that is
+        begun again, with the same data and parameters, goes on from there and ends in the same weights;
+        states of callbacks are not kept. Folds and trials have files of their own, which are deleted
+        when they are done. Needs a `random_state`.
     callbacks : list or None, default=None
         Callbacks of skorch; a string names a scikit-learn scorer to log each epoch.
     verbose : int, default=0
@@ -205,6 +210,7 @@ class MuraClassifier(PathClassifier):
         "augment_views": [Interval(Integral, 1, None, closed="left"), None],
         "feature_dtype": [StrOptions({"float32", "float16"})],
         "runtime": [StrOptions({"torch", "onnx"})],
+        "checkpoint": [str, os.PathLike, None],
         "n_jobs": [Integral, None],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
     }
@@ -252,6 +258,7 @@ class MuraClassifier(PathClassifier):
         n_jobs=None,
         random_state=None,
         warm_start=False,
+        checkpoint=None,
         callbacks=None,
         verbose=0,
     ):
@@ -295,6 +302,7 @@ class MuraClassifier(PathClassifier):
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
         self.callbacks = callbacks
         self.verbose = verbose
 
