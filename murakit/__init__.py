@@ -10,10 +10,12 @@ from .classifier import MuraClassifier
 from .comparison import compare
 from .datasets import load_mura, load_radiographs
 from .evaluation import evaluate, evaluate_predictions
+from .export import to_onnx
 from .images import UnreadableImage, read_image, read_square
 from .integrity import check_disjoint, check_mura
 from .metrics import study_predictions, study_scorer, threshold_at
 from .model_selection import PatientKFold, PatientShuffleSplit
+from .persistence import ModelFileError, load_model, model_info, save_model
 from .predictions import predict_frame, write_mura_csv
 from .synthetic import make_mura
 
@@ -21,6 +23,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CacheWarning",
+    "ModelFileError",
     "MuraClassifier",
     "MuraSearchCV",
     "PatientKFold",
@@ -34,17 +37,21 @@ __all__ = [
     "compare",
     "evaluate",
     "evaluate_predictions",
+    "load_model",
     "load_mura",
     "load_radiographs",
     "make_mura",
+    "model_info",
     "predict_frame",
     "published_results",
     "read_image",
     "read_square",
+    "save_model",
     "search_space",
     "study_predictions",
     "study_scorer",
     "threshold_at",
+    "to_onnx",
     "write_mura_csv",
     "write_report",
 ]

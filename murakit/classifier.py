@@ -14,7 +14,7 @@ from ._onnx import onnx_logits, require_onnx
 from ._paths import as_paths, check_unique, expand, patients_of, regions_or_none
 from ._sources import Sources
 from .augmentation import Augmentation
-from .networks import BACKBONES, build_radiograph
+from .networks import BACKBONES, build_radiograph, log_probabilities
 
 __all__ = ["MuraClassifier"]
 
@@ -138,7 +138,7 @@ class MuraClassifier(NetClassifier):
         `monitor` on the validation images, at the epoch that is kept.
     train_patients_, validation_patients_ : ndarray or None
         The patients that were trained on, over all warm starts, and held out; None where they
-        are not known.
+        are not known. A model of `load_model` may have hashes for names.
     n_features_in_ : int
         Always 1: the path.
 
@@ -151,7 +151,7 @@ class MuraClassifier(NetClassifier):
     Notes
     -----
     After `fit` the object holds weights and history, no images and no optimizer, and lies on the
-    CPU; ``joblib.dump`` and ``joblib.load`` save it.
+    CPU; `murakit.save_model` writes it to a file, and ``joblib.dump`` does.
 
     References
     ----------
@@ -443,5 +443,5 @@ class MuraClassifier(NetClassifier):
                 if logits is None:
                     with torch.autocast(sources.device.type, torch.bfloat16, self._autocast(device)):
                         logits = network.infer(batch.to(device, non_blocking=True), begin=begin)
-                done.append(logits.double().log_softmax(dim=1))
+                done.append(log_probabilities(logits.double()))
             yield done[0] if len(done) == 1 else torch.logaddexp(*done) - np.log(2)
