@@ -245,15 +245,15 @@ def _typed(values, name, what):
         dtype = np.dtype(name)
         if dtype.kind not in _KINDS or name != _type_name(dtype):
             raise TypeError(f"the type {name!r}")
-        if dtype.kind != "O":
-            return np.array(values, dtype=dtype)
+        array = np.empty(len(values), dtype=object)
+        # One by one: of lists, NumPy would make further axes.
+        for at, value in enumerate(values):
+            array[at] = value
+        return array if dtype.kind == "O" else array.astype(dtype)
     except (TypeError, ValueError, OverflowError) as error:
         raise ModelFileError(
             f"its {what} are not of the type {name[:20]!r}, or that is none murakit writes."
         ) from error
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
 
 
 def _column(name, values):
@@ -271,7 +271,7 @@ def _history(columns):
     for column in columns:
         name, values = field(column, "name", str), decoded(field(column, "values", list))
         dtype = field(column, "dtype", str, None)
-        frame[name] = values if dtype is None else pd.Series(_typed(values, dtype, "history"), dtype=dtype)
+        frame[name] = values if dtype is None else pd.Series(_typed(values, dtype, "columns"), dtype=dtype)
     if len(frame) != len(columns) or len({len(values) for values in frame.values()}) != 1:
         raise ModelFileError("the columns of its history do not fit each other. Save the model anew.")
     return pd.DataFrame(frame)

@@ -299,6 +299,10 @@ REFUSED = {
     "a score that is none": (in_model("training", "validation_score", value="high"), "validation score"),
     "no history": (in_model("training", "history", value=[]), "columns of its history"),
     "a column that is none": (in_model("training", "history", value=[[]]), "'name'"),
+    "a column of lists": (
+        lambda document: document["models"][0]["training"]["history"][0].update(values=[[], []]),
+        "its columns are not of the type 'int64'",
+    ),
     "a column of another length": (
         lambda document: document["models"][0]["training"]["history"][0]["values"].pop(),
         "columns of its history",

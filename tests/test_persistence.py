@@ -451,6 +451,9 @@ def test_a_network_that_cannot_be_built_again_is_not_written(images, tmp_path):
 
 def test_a_history_of_objects_is_named(images, tmp_path):
     clf = quick_classifier(max_epochs=1).fit(images.data, images.target)
+    clf.history_["parts"] = [[1, 2.5]]
+    save_model(clf, tmp_path / "lists.safetensors")
+    pd.testing.assert_frame_equal(load_model(tmp_path / "lists.safetensors").history_, clf.history_)
     clf.history_["plan"] = [object()]
     with pytest.raises(ValueError, match=r"history_\['plan'\] holds"):
         save_model(clf, tmp_path / "model.safetensors")
