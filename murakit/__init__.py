@@ -10,11 +10,13 @@ from .classifier import MuraClassifier
 from .comparison import compare
 from .datasets import load_mura, load_radiographs
 from .evaluation import evaluate, evaluate_predictions
+from .export import to_onnx
 from .images import UnreadableImage, read_image, read_square
 from .integrity import check_disjoint, check_mura
 from .metrics import study_predictions, study_scorer, threshold_at
 from .model_selection import PatientKFold, PatientShuffleSplit
 from .networks import list_backbones
+from .persistence import ModelFileError, load_model, model_info, save_model
 from .predictions import predict_frame, write_mura_csv
 from .recipes import recipe
 from .regions import PerRegionClassifier, predict_abnormal, predict_region, region_confusion
@@ -24,6 +26,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CacheWarning",
+    "ModelFileError",
     "MuraClassifier",
     "MuraSearchCV",
     "PatientKFold",
@@ -39,9 +42,11 @@ __all__ = [
     "evaluate",
     "evaluate_predictions",
     "list_backbones",
+    "load_model",
     "load_mura",
     "load_radiographs",
     "make_mura",
+    "model_info",
     "predict_abnormal",
     "predict_frame",
     "predict_region",
@@ -50,10 +55,12 @@ __all__ = [
     "read_square",
     "recipe",
     "region_confusion",
+    "save_model",
     "search_space",
     "study_predictions",
     "study_scorer",
     "threshold_at",
+    "to_onnx",
     "write_mura_csv",
     "write_report",
 ]

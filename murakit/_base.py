@@ -20,6 +20,7 @@ from ._batches import TrainingData
 from ._data import Images, check_comparable, check_groups, check_labels, plain
 from ._folding import forget, make_own, refresh
 from ._machine import autocasts, repeatable_threads, resolve_device, seeds_of
+from ._patients import joined, known_among, without
 from ._progress import EpochProgress
 from ._splits import patient_holdout
 from ._training import OPTIMIZERS, TrainingNet, check_callbacks
@@ -181,9 +182,9 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         free = ~held
         if continued:
             # A patient who has been trained on can no longer tell how good the network is.
-            free = ~np.isin(data.patients, self._patients_before())
+            free = ~known_among(data.patients, self._patients_before())
             if self.validation_patients_ is not None:
-                held = np.isin(data.patients, self.validation_patients_)
+                held = known_among(data.patients, self.validation_patients_)
             if not free.any():
                 raise ValueError(
                     "warm_start: the network has been trained on every patient of X, so none can be held out. "
@@ -233,7 +234,8 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             ours, theirs = self._patients_of(data.items), self._patients_of(samples.items)
         if continued:
             ours = np.concatenate([ours, self._patients_before()])
-        shared = np.intersect1d(ours.astype(str), theirs.astype(str))
+        others = np.unique(theirs.astype(str))
+        shared = others[known_among(others, ours)]
         if len(shared):
             raise ValueError(
                 f"{len(shared)} patients are in X and in X_val, or were trained on before ({', '.join(shared[:3])}): "
@@ -376,10 +378,10 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         self.validation_score_ = scored
         trained = train.patient_names()
         if continued and trained is not None:
-            trained = None if self.train_patients_ is None else np.union1d(self.train_patients_, trained)
+            trained = None if self.train_patients_ is None else joined(self.train_patients_, trained)
         held = valid.patient_names() if valid is not None else getattr(self, "validation_patients_", None)
         if valid is None and held is not None:
-            held = np.setdiff1d(held, trained) if continued and trained is not None else None
+            held = without(held, trained) if continued and trained is not None else None
         self.train_patients_ = trained
         self.validation_patients_ = held
 
@@ -431,8 +433,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         """Return the class of each sample, as a value of ``classes_``: the most probable, or by the threshold."""
         if (threshold := getattr(self, "decision_threshold", None)) is not None:
             return self.classes_[predicted_codes(self.predict_proba(X), threshold)]
-        best = self._log_proba(X).argmax(axis=1)
-        return self.classes_[best]
+        return self.classes_[self._log_proba(X).argmax(axis=1)]
 
     def decision_function(self, X):
         """Return the log-odds of the second class, or the log-probability of each of more than two."""

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from skorch.history import History
+
+from ._files import written_whole
 
 # Raised with every change of what a checkpoint holds.
 FORMAT = 1
@@ -48,9 +49,8 @@ class Checkpoint:
     def write(self, state):
         """Keep the state of a training; a file of an earlier epoch stays whole until this one is."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_suffix(f".{os.getpid()}.tmp")
-        torch.save(state, unfinished)
-        os.replace(unfinished, self.path)
+        with written_whole(self.path, overwrite=True) as unfinished:
+            torch.save(state, unfinished)
 
     def remove(self):
         """Delete the file: the training has come to its end."""

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from numbers import Integral
 from typing import NamedTuple
 
@@ -112,3 +113,14 @@ def free_memory():
 def free_device_memory(device):
     """Return the bytes that are free on a GPU."""
     return torch.cuda.mem_get_info(torch.device(device))[0]
+
+
+def installed_versions(packages):
+    """Return the version of each package that is installed, by name."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from ._folding import first_conv, fold, sessions
-from .networks import FromGrey
+from .networks import FromGrey, log_probabilities
 
 # Largest difference in a probability that is taken for the same prediction.
 TOLERANCE = 1e-5
 
 
-class _FromPixels(nn.Module):
+class FromPixels(nn.Module):
     """A network as ONNX takes it: from (b, 1, s, s) uint8 to logits.
 
     Where it begins with a convolution of three channels, that becomes one of two: the grey values, and
@@ -57,16 +57,14 @@ def _on_grey_and_ones(conv, mean, std):
     return made
 
 
-def require_onnx():
-    """Return onnxruntime; raise where a package is missing."""
+def require_onnx(asked="runtime='onnx'", remedy=", or set runtime='torch'"):
+    """Return onnxruntime; raise where a package is missing, with what asked for it and what else to do."""
     try:
         import onnx
         import onnxruntime
         import onnxscript
     except ImportError as error:
-        raise ImportError(
-            f"runtime='onnx' needs {error.name}: pip install 'murakit[onnx]', or set runtime='torch'."
-        ) from error
+        raise ImportError(f"{asked} needs {error.name}: pip install 'murakit[onnx]'{remedy}.") from error
     del onnx, onnxscript  # what PyTorch's exporter works with
     return onnxruntime
 
@@ -98,9 +96,9 @@ def onnx_logits(network, images):
 
 
 def _checked(network, images):
-    session = _session(network, images)
-    theirs = torch.from_numpy(session.run(None, {"images": images.numpy()})[0]).softmax(dim=1)
-    ours = network.infer(images).softmax(dim=1)
+    session = open_session(export_bytes(FromPixels(network), images.shape[-1], "logits"))
+    theirs = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    theirs, ours = (log_probabilities(logits).exp() for logits in (theirs, network.infer(images)))
     difference = float((theirs - ours).abs().max())
     if difference <= TOLERANCE:
         return session
@@ -112,29 +110,36 @@ def _checked(network, images):
     return None
 
 
-def _session(network, images):
+def open_session(model):
+    """Return ONNX Runtime's session of a model's bytes, on the CPU."""
     onnxruntime = require_onnx()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     # Threads that wait without sleeping would take the cores from those that decode.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(
-        export_bytes(network, images.shape[-1]), options, providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def export_bytes(network, image_size):
-    """Return a network as an ONNX model, with a free number of images."""
-    module = _FromPixels(network).eval()
+def export_bytes(module, image_size, output):
+    """Return a module as an ONNX model, with a free number of images.
+
+    Parameters
+    ----------
+    module : Module
+        From (b, 1, s, s) uint8, which are called ``images``.
+    image_size : int
+    output : str
+        What its output is called.
+    """
     example = torch.zeros(2, 1, image_size, image_size, dtype=torch.uint8)
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         # The exporter speaks of its own innards.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            module,
+            module.eval(),
             (example,),
             input_names=["images"],
-            output_names=["logits"],
+            output_names=[output],
             dynamic_shapes=({0: torch.export.Dim("images", min=1, max=4096)},),
             dynamo=True,
             verbose=False,

@@ -16,7 +16,7 @@ from ._onnx import onnx_logits
 from ._paths import as_paths, check_unique, expand, patients_of, regions_or_none
 from ._sources import Sources
 from .augmentation import Augmentation
-from .networks import build_radiograph, find_backbone
+from .networks import build_radiograph, find_backbone, log_probabilities
 
 # Parameters that the course of a training does not depend on.
 _NO_MATTER = frozenset(
@@ -172,5 +172,5 @@ class PathClassifier(NetClassifier):
                 if logits is None:
                     with torch.autocast(sources.device.type, torch.bfloat16, self._autocast(device)):
                         logits = network.infer(batch.to(device, non_blocking=True), begin=begin)
-                done.append(logits.double().log_softmax(dim=1))
+                done.append(log_probabilities(logits.double()))
             yield done[0] if len(done) == 1 else torch.logaddexp(*done) - np.log(2)

@@ -153,7 +153,7 @@ class MuraClassifier(PathClassifier):
         `monitor` on the validation images, at the epoch that is kept.
     train_patients_, validation_patients_ : ndarray or None
         The patients that were trained on, over all warm starts, and held out; None where they
-        are not known.
+        are not known. A model of `load_model` may have hashes for names.
     n_features_in_ : int
         Always 1: the path.
 
@@ -167,7 +167,7 @@ class MuraClassifier(PathClassifier):
     Notes
     -----
     After `fit` the object holds weights and history, no images and no optimizer, and lies on the
-    CPU; ``joblib.dump`` and ``joblib.load`` save it.
+    CPU; `murakit.save_model` writes it to a file, and ``joblib.dump`` does.
 
     References
     ----------

@@ -7,6 +7,7 @@ import numpy as np
 
 from ._evaluation import Evaluation
 from ._paths import as_paths, images_in, patients_of, regions_or_none, studies_of
+from ._patients import known_among
 from ._units import as_units
 from .metrics import threshold_of
 
@@ -273,14 +274,14 @@ def _images_each(paths):
 
 
 def _refuse_known(estimator, patients):
-    patients = {str(patient) for patient in patients}
+    patients = np.unique([str(patient) for patient in patients])
     for attribute, did in (
         ("train_patients_", "were trained on"),
         ("validation_patients_", "chose the epoch that is kept"),
     ):
-        known = set().union(*(map(str, found) for found in _found(estimator, attribute)))
-        shared = sorted(patients & known)
-        if shared:
+        known = [patient for found in _found(estimator, attribute) for patient in found]
+        shared = patients[known_among(patients, known)]
+        if len(shared):
             raise ValueError(
                 f"{len(shared)} of the {len(patients)} patients to judge on {did} ({', '.join(shared[:3])}): the "
                 "numbers would be too good. Judge on other patients, or pass allow_known_patients=True and say so."

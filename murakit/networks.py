@@ -231,6 +231,11 @@ class Radiograph(nn.Module):
         return self.head(self.run_before("head", inputs, begin=begin))
 
 
+def log_probabilities(logits):
+    """Return the logarithms of the probabilities (b, n_classes) that logits (b, k) stand for."""
+    return logits.log_softmax(dim=1)
+
+
 class FromGrey(nn.Module):
     """A network as it is, nothing folded or stored: from grey values (b, 1, s, s) in [0, 1] to logits.
 

@@ -6,13 +6,14 @@ import html
 import io
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
 from ._evaluation import Evaluation
+from ._files import written_whole
 from ._gallery import has_paths, show_mistakes, worst_mistakes
 from ._heat_maps import grad_cam
+from ._machine import installed_versions
 from ._plot_curves import OperatingPointDisplay, ReliabilityDisplay
 from ._plot_data import DatasetDisplay
 from ._plot_groups import RegionConfusionDisplay, RegionDisplay
@@ -120,10 +121,8 @@ def write_report(
         ),
     )
     path = os.path.abspath(os.fspath(path))
-    unfinished = f"{path}.unfinished"
-    with open(unfinished, "w", encoding="utf-8") as file:
+    with written_whole(path) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
         file.write(page)
-    os.replace(unfinished, path)
     return path
 
 
@@ -304,11 +303,7 @@ def _limits(evaluation):
 
 def _versions():
     found = [f"Python {platform.python_version()}"]
-    for name in _PACKAGES:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
+    found += [f"{name} {version}" for name, version in installed_versions(_PACKAGES).items()]
     return f"<p>{', '.join(found)}; {platform.system()} {platform.machine()}.</p>"
 
 

@@ -14,10 +14,13 @@ from murakit import (
     PatientKFold,
     PerRegionClassifier,
     evaluate,
+    load_model,
     load_mura,
+    persistence,
     predict_abnormal,
     predict_region,
     region_confusion,
+    save_model,
 )
 
 
@@ -108,6 +111,33 @@ def test_it_is_an_estimator_of_scikit_learn(images, tmp_path):
     joblib.dump(per_region, tmp_path / "model.joblib")
     again = joblib.load(tmp_path / "model.joblib")
     np.testing.assert_array_equal(again.predict_proba(images.data), per_region.predict_proba(images.data))
+
+
+def test_it_is_saved_without_a_pickle(images, tmp_path):
+    per_region = PerRegionClassifier(quick_classifier()).fit(images.data, images.target)
+    save_model(per_region, tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(again.predict_proba(images.data), per_region.predict_proba(images.data))
+    assert again.get_params().keys() == per_region.get_params().keys()
+    again.fit(images.data, images.target)
+    np.testing.assert_array_equal(again.predict_proba(images.data), per_region.predict_proba(images.data))
+
+
+@pytest.mark.parametrize("regions", [["wrist"], ["wrist", "elbow"], ["elbow", 1], "elbow"], ids=str)
+def test_a_file_whose_regions_do_not_fit_is_refused(images, tmp_path, monkeypatch, regions):
+    per_region = PerRegionClassifier(quick_classifier()).fit(images.data, images.target)
+    about = {"regions": regions, "start_from_all": False, "n_jobs": None}
+    cls, parts, _, assemble = persistence._KINDS["PerRegionClassifier"]
+    forged = cls, parts, lambda _: about, assemble
+    monkeypatch.setitem(persistence._KINDS, "PerRegionClassifier", forged)
+    with pytest.raises(ValueError, match="could not be loaded again"):
+        save_model(per_region, tmp_path / "model.safetensors")
+
+
+def test_models_of_others_by_region_are_for_joblib(images, tmp_path):
+    per_region = PerRegionClassifier(DummyClassifier()).fit(images.data, images.target)
+    with pytest.raises(TypeError, match="not of DummyClassifier: use joblib"):
+        save_model(per_region, tmp_path / "model.safetensors")
 
 
 def test_judging_it_on_patients_that_it_knows_is_refused(images):
