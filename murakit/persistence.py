@@ -337,7 +337,7 @@ def _read_1(file):
             f"its header describes {len(parts)} models, and {len(tensors)} tensors belong to none of them "
             f"{sorted(tensors)[:3]}. Save the model anew with murakit.save_model."
         )
-    return assemble(parts, field(file.document, "about", dict, None) or {})
+    return assemble(parts, field(file.document, "about", dict) if "about" in file.document else {})
 
 
 # One reader for each version of the format that was ever written.
