@@ -25,7 +25,7 @@ def runs(monkeypatch):
             sizes.append(len(images))
         return result
 
-    monkeypatch.setattr("murakit.classifier.onnx_logits", watch)
+    monkeypatch.setattr("murakit._path_classifier.onnx_logits", watch)
     return sizes
 
 
