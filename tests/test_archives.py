@@ -307,6 +307,7 @@ def test_processes_read_at_the_same_time(archive, method):
         assert pool.map(pixels_of, paths, chunksize=1) == expected
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_fork_in_the_middle_of_reading_does_not_hang(archive):
     path = load_mura(archive).data[0]
     if "fork" not in multiprocessing.get_all_start_methods():
