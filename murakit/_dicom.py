@@ -7,7 +7,7 @@ so that bone is bright. pydicom is imported where it is used.
 import numpy as np
 from PIL import Image
 
-from ._files import read_bytes
+from ._places import read_bytes
 from ._paths import DICOM_SUFFIXES, IMAGE_SUFFIXES
 
 _PREAMBLE = 128

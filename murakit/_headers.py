@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from ._files import isdir
+from ._places import isdir
 from ._paths import images_in, region_name
 from .images import dicom_tags
 

@@ -8,7 +8,7 @@ import os
 import re
 from typing import NamedTuple
 
-from ._files import (
+from ._places import (
     absolute,
     as_folder,
     basename,

@@ -11,7 +11,7 @@ import torch
 from joblib import cpu_count
 
 from ._disk import open_disk, warn
-from ._files import identity
+from ._places import identity
 from ._machine import free_memory
 from ._progress import progress_bar, say
 

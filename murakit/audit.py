@@ -8,7 +8,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 from ._data import check_groups, check_labels
 from ._evaluation import Evaluation
-from ._files import size
+from ._places import size
 from ._paths import as_paths, expand, patients_of, studies_of
 from ._progress import progress_bar
 from ._store import n_threads

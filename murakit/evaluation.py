@@ -5,7 +5,7 @@ from numbers import Integral, Real
 import numpy as np
 
 from ._evaluation import Evaluation
-from ._files import isdir
+from ._places import isdir
 from ._paths import as_paths, images_in, patients_of, regions_or_none, studies_of
 from ._units import as_units
 from .metrics import threshold_of

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pandas as pd
 
-from ._files import components, dirname
+from ._places import components, dirname
 from ._paths import as_paths, expand, split_path
 from ._units import predicted_codes
 from .metrics import threshold_of
