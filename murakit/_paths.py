@@ -13,7 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+from ._places import basename, components, isdir, isfile, join, names, normal
+
+DICOM_SUFFIXES = (".dcm", ".dicom")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", *DICOM_SUFFIXES)
 
 REGION_PREFIX = "XR_"
 MURA_REGIONS = ("elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wrist")
@@ -88,7 +91,7 @@ def as_paths(X, name="X"):
 
 def split_path(path):
     """Return the `PathParts` of one path, or None where it is not in MURA's layout."""
-    parts = path.replace("\\", "/").rstrip("/").split("/")
+    parts = components(path)
     for end in (len(parts) - 2, len(parts) - 1):
         # The parent is tried first: an image is by far the more frequent sample.
         if end < 2:
@@ -150,26 +153,27 @@ def patients_of(X, *, remedy="Pass the patients as groups=."):
     ValueError
         Where a path does not say its patient; never a guess.
     """
-    return _objects(_read(as_paths(X), "patient", "patient", remedy))
+    return objects(_read(as_paths(X), "patient", "patient", remedy))
 
 
 def studies_of(X, *, remedy="Pass the studies by hand."):
     """Return the study of each path, as ``"XR_WRIST/patient00006/study1_positive"``."""
-    return _objects(_read(as_paths(X), "study", "study", remedy))
+    return objects(_read(as_paths(X), "study", "study", remedy))
 
 
 def regions_of(X, *, remedy="Pass the regions by hand."):
     """Return the region of each path, as ``"wrist"``."""
-    return _objects(_read(as_paths(X), "region", "region", remedy))
+    return objects(_read(as_paths(X), "region", "region", remedy))
 
 
 def regions_or_none(paths):
     """Return the region of each path, or None where some path does not say its own."""
     parts = [split_path(path) for path in paths]
-    return None if any(part is None for part in parts) else _objects([part.region for part in parts])
+    return None if any(part is None for part in parts) else objects([part.region for part in parts])
 
 
-def _objects(values):
+def objects(values):
+    """Return values as a 1-D object array, whatever they are."""
     array = np.empty(len(values), dtype=object)
     array[:] = values
     return array
@@ -195,20 +199,20 @@ def natural_key(name):
 
 # Cached because nearly every study holds some of image1 ... image4: the name lists of a data set repeat.
 @lru_cache(maxsize=4096)
-def image_names(names):
+def image_names(listed):
     """Return the names of a folder (a tuple) that are images', in natural order, as a tuple."""
-    return tuple(sorted(filter(is_image_name, names), key=natural_key))
+    return tuple(sorted(filter(is_image_name, listed), key=natural_key))
 
 
 def images_in(folder):
     """Return the paths of the images in a study folder, in natural order."""
-    return [os.path.join(folder, name) for name in image_names(tuple(os.listdir(folder)))]
+    return [join(folder, name) for name in image_names(tuple(names(folder)))]
 
 
 @lru_cache(maxsize=4096)
-def study_names(names):
+def study_names(listed):
     """Return the names of a folder (a tuple) that are studies', in natural order, as a tuple."""
-    return tuple(sorted((name for name in names if study_label(name) is not None), key=natural_key))
+    return tuple(sorted((name for name in listed if study_label(name) is not None), key=natural_key))
 
 
 def expand(paths):
@@ -235,10 +239,10 @@ def expand(paths):
     """
     images, sample, missing = [], [], []
     for row, path in enumerate(paths):
-        if is_image_name(os.path.basename(path)) and os.path.isfile(path):
+        if is_image_name(basename(path)) and isfile(path):
             images.append(path)
             sample.append(row)
-        elif os.path.isdir(path):
+        elif isdir(path):
             found = images_in(path)
             if not found:
                 raise ValueError(
@@ -247,7 +251,7 @@ def expand(paths):
                 )
             images.extend(found)
             sample.extend([row] * len(found))
-        elif os.path.isfile(path):
+        elif isfile(path):
             # A name without a known suffix: reading it decides.
             images.append(path)
             sample.append(row)
@@ -259,14 +263,14 @@ def expand(paths):
             f"{len(missing)} of {len(paths)} paths in X do not exist ({shown}). Check the folder that the "
             "paths are relative to, or load them again with load_mura."
         )
-    return _objects(images), np.asarray(sample, dtype=np.int64)
+    return objects(images), np.asarray(sample, dtype=np.int64)
 
 
 def check_unique(images, sample):
     """Raise where two samples stand for the same image."""
     seen = {}
     for image, row in zip(images, sample):
-        other = seen.setdefault(os.path.normpath(image), row)
+        other = seen.setdefault(normal(image), row)
         if other != row:
             raise ValueError(
                 f"X: rows {other} and {row} both stand for the image {image!r}. Drop the duplicate; to "

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from ._paths import as_paths, expand
 from ._style import COLOURS, COLUMN, GREY, LIGHT, paper
-from .images import UnreadableImage
+from .images import read_header
 
 __all__ = ["DatasetDisplay"]
 
@@ -127,7 +126,7 @@ class DatasetDisplay:
         chosen = images
         if len(images) > _MOST_MEASURED:
             chosen = np.random.default_rng(0).choice(images, _MOST_MEASURED, replace=False)
-        sizes = np.array([_size(path) for path in chosen])
+        sizes = np.array([read_header(path)[:2] for path in chosen])
         ax.scatter(*sizes.T, s=5, color=COLOURS[0], alpha=0.35, linewidth=0)
         side = sizes.max() * 1.08
         ax.plot([0, side], [0, side], color=LIGHT, linewidth=0.8, zorder=0)
@@ -155,14 +154,3 @@ def _draw_counts(ax, counts, xlabel, ylabel):
     ax.bar_label(bars, [f"{number:,}" for number in n], fontsize=6, padding=1)
     ax.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, n.max() * 1.12))
     ax.xaxis.get_major_locator().set_params(integer=True)
-
-
-def _size(path):
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except OSError as error:
-        raise UnreadableImage(
-            f"{path!r} cannot be read as an image: {error}. Replace the file or leave it out; murakit.check_mura lists "
-            "every such file of a data set."
-        ) from error

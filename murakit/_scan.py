@@ -8,6 +8,19 @@ import os
 import re
 from typing import NamedTuple
 
+from ._places import (
+    absolute,
+    as_folder,
+    basename,
+    dirname,
+    exists,
+    folders,
+    isdir,
+    isfile,
+    join,
+    names,
+    read_bytes,
+)
 from ._paths import (
     image_names,
     is_patient_name,
@@ -74,11 +87,13 @@ def find_layout(root):
     ValueError
         Where there is no data set, where there are several, and where `root` lies inside one.
     """
-    root = os.path.abspath(os.path.expanduser(os.fspath(root)))
-    if not os.path.exists(root):
+    root = as_folder(absolute(os.path.expanduser(os.fspath(root))))
+    if not exists(root):
         raise FileNotFoundError(f"There is no folder {root!r}. Pass the folder that holds train/ and valid/.")
-    if not os.path.isdir(root):
-        raise NotADirectoryError(f"{root!r} is a file. Pass the folder that holds train/ and valid/.")
+    if not isdir(root):
+        raise NotADirectoryError(
+            f"{root!r} is a file. Pass the folder that holds train/ and valid/, or a ZIP archive of it."
+        )
     if subsets := _subsets(root):
         return Layout(root, root, subsets)
     _refuse_inside(root)
@@ -142,9 +157,7 @@ def scan(layout, subsets, regions=None):
 
 def regions_in(layout, subsets):
     """Return the names of the regions of some subsets, sorted ("wrist")."""
-    return sorted(
-        {region_name(name) for subset in subsets for name in _regions(os.path.join(layout.data, subset))}
-    )
+    return sorted({region_name(name) for subset in subsets for name in _regions(join(layout.data, subset))})
 
 
 def unlabelled(studies):
@@ -177,25 +190,22 @@ def examples(problems):
 
 def _folders(folder):
     try:
-        with os.scandir(folder) as entries:
-            return sorted(
-                entry.path for entry in entries if entry.is_dir() and not entry.name.startswith(".")
-            )
+        return sorted(path for path in folders(folder) if not basename(path).startswith("."))
     except OSError:
         # A folder of someone else's, met on the way to the data set.
         return []
 
 
 def _regions(folder):
-    return [os.path.basename(child) for child in _folders(folder) if is_region_name(os.path.basename(child))]
+    return [basename(child) for child in _folders(folder) if is_region_name(basename(child))]
 
 
 def _subsets(folder):
-    return tuple(os.path.basename(child) for child in _folders(folder) if _regions(child))
+    return tuple(basename(child) for child in _folders(folder) if _regions(child))
 
 
 def _refuse_inside(root):
-    name = os.path.basename(root)
+    name = basename(root)
     if _regions(root):
         levels, what = 1, "a subset folder"
     elif is_region_name(name):
@@ -208,14 +218,14 @@ def _refuse_inside(root):
         return
     parent = root
     for _ in range(levels):
-        parent = os.path.dirname(parent)
+        parent = dirname(parent)
     remedy = f"root={parent!r}" + (f" and subset={name!r}" if levels == 1 else ", with subset= and regions=")
     raise ValueError(f"{root!r} is {what} of a data set, not the data set. Pass {remedy}.")
 
 
 def _names(folder):
     try:
-        return tuple(os.listdir(folder))
+        return tuple(names(folder))
     except NotADirectoryError:
         # A stray file that is named like a folder of the layout.
         return None
@@ -230,21 +240,21 @@ def _patients(folder):
 
 
 def _studies(layout, subset, regions):
-    base = os.path.join(layout.data, subset)
+    base = join(layout.data, subset)
     studies = []
     for folder in sorted(_regions(base), key=region_name):
         region = region_name(folder)
         if regions is not None and region not in regions:
             continue
-        for patient in _patients(os.path.join(base, folder)):
+        for patient in _patients(join(base, folder)):
             patient_folder = f"{base}{os.sep}{folder}{os.sep}{patient}"
             for study in study_names(_names(patient_folder) or ()):
                 path = f"{patient_folder}{os.sep}{study}"
-                names = _names(path)
-                if names is not None:
+                files = _names(path)
+                if files is not None:
                     key = f"{folder}/{patient}/{study}"
                     studies.append(
-                        Study(subset, region, patient, key, study_label(study), path, image_names(names))
+                        Study(subset, region, patient, key, study_label(study), path, image_names(files))
                     )
     return studies
 
@@ -254,19 +264,17 @@ def _studies(layout, subset, regions):
 
 def _csvs(folder):
     return sorted(
-        name
-        for name in os.listdir(folder)
-        if name.endswith((_IMAGES_CSV, _LABELS_CSV)) and name[0] not in "._"
+        name for name in names(folder) if name.endswith((_IMAGES_CSV, _LABELS_CSV)) and name[0] not in "._"
     )
 
 
 def _folders_named_in_csvs(root):
     """Return the folders that may be meant by the first component of the CSVs' paths."""
     for name in _csvs(root):
-        for line in _lines(os.path.join(root, name))[:2]:  # the second, because the first may be a header
+        for line in _lines(join(root, name))[:2]:  # the second, because the first may be a header
             row = _CSV_ROW.match(line)
             if row and row["name"]:
-                candidates = [os.path.join(folder, row["name"]) for folder in (root, os.path.dirname(root))]
+                candidates = [join(folder, row["name"]) for folder in (root, dirname(root))]
                 # A user may have renamed the folder: then a child is as good as the name.
                 return list(dict.fromkeys(candidates)) + _only_data_set_in(root)
     return []
@@ -278,8 +286,8 @@ def _only_data_set_in(root):
 
 
 def _lines(path):
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        return file.read().replace('"', "").replace("\\", "/").splitlines()
+    text = read_bytes(path).decode("utf-8-sig", errors="replace")
+    return text.replace('"', "").replace("\\", "/").splitlines()
 
 
 def _rows(path, subset, regions):
@@ -302,8 +310,8 @@ def _rows(path, subset, regions):
 
 def _compare_images(layout, subset, regions, studies):
     name = subset + _IMAGES_CSV
-    csv = os.path.join(layout.csvs, name)
-    if not os.path.isfile(csv):
+    csv = join(layout.csvs, name)
+    if not isfile(csv):
         return []
     rows, problems = _rows(csv, subset, regions)
     listed = {row.rstrip(): number for number, row in rows}
@@ -312,7 +320,7 @@ def _compare_images(layout, subset, regions, studies):
         return problems
     for row, number in listed.items():
         # AppleDouble twins that found their way into a CSV are no images here either.
-        if row not in present and not os.path.basename(row).startswith("."):
+        if row not in present and not basename(row).startswith("."):
             problems.append(Problem(_absolute(layout, row), "missing image", f"row {number} of {name}"))
     problems.extend(
         Problem(_absolute(layout, row), "unlisted image", f"on disk, but not in {name}")
@@ -324,8 +332,8 @@ def _compare_images(layout, subset, regions, studies):
 
 def _compare_labels(layout, subset, regions, studies):
     name = subset + _LABELS_CSV
-    csv = os.path.join(layout.csvs, name)
-    if not os.path.isfile(csv):
+    csv = join(layout.csvs, name)
+    if not isfile(csv):
         return studies, []
     rows, problems = _rows(csv, subset, regions)
     by_row = {f"{subset}/{study.study}": study for study in studies}
@@ -358,4 +366,4 @@ def _compare_labels(layout, subset, regions, studies):
 
 
 def _absolute(layout, row):
-    return os.path.join(layout.data, *row.split("/"))
+    return join(layout.data, row.replace("/", os.sep))

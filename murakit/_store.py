@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -12,6 +11,7 @@ import torch
 from joblib import cpu_count
 
 from ._disk import open_disk, warn
+from ._places import identity
 from ._machine import free_memory
 from ._progress import progress_bar, say
 
@@ -49,9 +49,7 @@ class Files:
 
 
 def _identity(path):
-    found = os.stat(path)
-    text = f"{os.path.abspath(path)}\0{found.st_size}\0{found.st_mtime_ns}"
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+    return hashlib.blake2b(identity(path).encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 
 class Memory:

@@ -1,20 +1,19 @@
 """`audit_shortcuts`: what of the label can be told without looking at a bone."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 from ._data import check_groups, check_labels
 from ._evaluation import Evaluation
+from ._places import size
 from ._paths import as_paths, expand, patients_of, studies_of
 from ._progress import progress_bar
 from ._store import n_threads
 from ._units import as_units
-from .images import read_image
+from .images import read_header, read_image
 
 __all__ = ["ShortcutAudit", "audit_shortcuts"]
 
@@ -255,14 +254,13 @@ def _measure(images, n_jobs, verbose):
 
 def _properties(path):
     pixels = read_image(path)  # raises for what is no image, naming it
-    with Image.open(path) as image:
-        mode = image.mode
+    *_, mode = read_header(path)
     height, width = pixels.shape
     edge = max(1, round(_BORDER * min(height, width)))
     inner = np.zeros(pixels.shape, dtype=bool)
     inner[edge:-edge, edge:-edge] = True
     border = pixels[~inner]
-    n_bytes = os.path.getsize(path)
+    n_bytes = size(path)
     return {
         "width": width,
         "height": height,

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
-from ._paths import LABEL_NAMES, region_name, split_path
+from ._dicom_folders import folder_columns, folder_of
+from ._paths import LABEL_NAMES, objects, region_name
 from ._scan import examples, find_layout, regions_in, scan, summarise, unlabelled
-from ._tables import check_studies, identifiers, labels, read_table, resolve_paths
+from ._tables import check_studies, table_columns
 
 __all__ = ["load_mura", "load_radiographs"]
 
 _TARGETS = ("abnormal", "region", "region_abnormal")
-_UNKNOWN_REGION = "unknown"
 
 _MURA_DESCR = """\
 MURA: musculoskeletal radiographs
@@ -32,7 +32,7 @@ Rajpurkar et al., "MURA: Large dataset for abnormality detection in musculoskele
 """
 
 _TABLE_DESCR = """\
-Radiographs from a table
+Radiographs of one's own
 ------------------------
 {counts} from {source}. Split by patients, never by images.
 
@@ -61,7 +61,9 @@ def load_mura(
     ----------
     root : str or os.PathLike
         The folder that holds ``train`` and ``valid``, its parent, or a folder that holds the CSVs
-        only, whose paths start with the name of a folder in it or beside it.
+        only, whose paths start with the name of a folder in it or beside it. Or a ZIP archive of
+        any of these, such as the one that is downloaded: it is read in place, and paths in it are
+        ``"MURA-v1.1.zip!MURA-v1.1/train/..."``.
     subset : str
         "train", "valid", "all" for both, or the name of another folder in MURA's layout, such as
         "test".
@@ -110,8 +112,9 @@ def load_mura(
         Where `root` is no folder.
     ValueError
         Where no data set is found or several are, an asked subset or region is not there, nothing
-        is left to load; and, unless skipped, where folders and CSVs disagree, a study is empty,
-        or only some studies say their labels and `target` needs them.
+        is left to load; for an archive that is damaged or has unsafe names; and, unless skipped,
+        where folders and CSVs disagree, a study is empty, or only some studies say their labels and
+        `target` needs them.
 
     Warns
     -----
@@ -183,39 +186,47 @@ def load_mura(
     return bunch
 
 
-def load_radiographs(table, *, path, label, patient, study=None, region=None, root=None):
-    """Load radiographs that a table of one's own lists.
+def load_radiographs(table, *, path=None, label=None, patient=None, study=None, region=None, root=None):
+    """Load radiographs that a table of one's own lists, or a folder of DICOM files.
 
     Parameters
     ----------
     table : str, os.PathLike or DataFrame
         A CSV with a header, or a DataFrame; one row an image, or one a study folder. Identifiers
-        in a CSV are read as text, so that "007" stays "007".
-    path : str
-        Name of the column of paths.
-    label : str
-        Name of the column of labels: whole numbers, booleans or strings.
-    patient : str
-        Name of the column that says whose radiograph it is: what no split may tear apart.
+        in a CSV are read as text, so that "007" stays "007". Or a folder, or a ZIP archive, of
+        DICOM files at any depth, whose headers say patient, study and body part; other files in
+        it are passed over.
+    path : str, optional
+        Name of the column of paths, which a table must have. A path may lead into a ZIP archive:
+        ``"films.zip!1/a.png"``.
+    label : str, Mapping or Series, optional
+        Name of the column of labels, which a table must have: whole numbers, booleans or strings.
+        For a folder, the label by file (its path in the folder, with ``/``) or by StudyInstanceUID;
+        by default, no label is known.
+    patient : str, optional
+        Name of the column that says whose radiograph it is: what no split may tear apart. By
+        default, the PatientID of DICOM files.
     study : str, optional
         Name of the column of studies, unique over all patients. By default, the study that a
-        path in MURA's layout says, and otherwise every image is a study of its own.
+        path in MURA's layout says, or the StudyInstanceUID of a DICOM file, and otherwise every
+        image is a study of its own.
     region : str, optional
         Name of the column of regions. By default, the region that a path in MURA's layout says,
-        and "unknown" otherwise.
+        or the BodyPartExamined of a DICOM file, and "unknown" otherwise.
     root : str or os.PathLike, optional
-        The folder that paths are relative to. By default, the folder of the CSV, or for a
-        DataFrame the working directory.
+        The folder or ZIP archive that paths are relative to. By default, the folder of the CSV,
+        or for a DataFrame the working directory.
 
     Returns
     -------
     radiographs : `sklearn.utils.Bunch`
-        Samples in the order of the table, with the attributes of `load_mura`'s Bunch:
+        Samples in the order of the table, or in natural order of a folder's files, with the
+        attributes of `load_mura`'s Bunch:
 
         data : ndarray of shape (n,), dtype object
             Absolute paths, as ``str``.
-        target : ndarray of shape (n,), dtype int64 or object (str)
-            The labels; booleans as 0 and 1.
+        target : ndarray of shape (n,), dtype int64 or object (str), or None
+            The labels; booleans as 0 and 1. None for a folder without labels.
         target_names : list of str
             The labels that occur, sorted, as text.
         patients, studies, regions : ndarray of shape (n,), dtype object
@@ -224,7 +235,8 @@ def load_radiographs(table, *, path, label, patient, study=None, region=None, ro
         frame : DataFrame of n rows
             Columns path, region, patient, study, target and image (the file name).
         problems : DataFrame
-            Empty; columns path, problem, detail.
+            Columns path, problem, detail: DICOM files of a folder that hold no pixels, such as
+            reports; empty otherwise.
         DESCR : str
             Counts by region.
 
@@ -232,9 +244,22 @@ def load_radiographs(table, *, path, label, patient, study=None, region=None, ro
     ------
     FileNotFoundError
         Where the CSV or a listed file is not there.
+    UnreadableImage
+        For a DICOM file whose header cannot be read.
+    ImportError
+        For DICOM, where the extra ``murakit[dicom]`` is not installed.
     ValueError
         For a missing column, a row without path, label or patient, a path that is listed twice, a
-        study of two patients or with two labels, or labels that are no classes.
+        study of two patients or with two labels, or labels that are no classes; for a DICOM file
+        without PatientID that is to say its patient, a folder without DICOM, and a label that
+        belongs to no file or study of it.
+    TypeError
+        For a `table` or `label` of another type.
+
+    Warns
+    -----
+    UserWarning
+        Once, with their number, where files of a folder hold no pixels.
 
     See Also
     --------
@@ -253,37 +278,30 @@ def load_radiographs(table, *, path, label, patient, study=None, region=None, ro
     >>> mine = load_radiographs(table, path="file", label="fracture", patient="who", root=root)
     >>> mine.target, mine.patients
     (array([0, 1]), array(['p1', 'p2'], dtype=object))
+
+    A folder of DICOM files, with labels by file::
+
+        findings = pd.read_csv("findings.csv", index_col="file")["fracture"]
+        films = load_radiographs("export", label=findings)
     """
-    source, rows, folder = read_table(table, root, label, [path, patient, study, region])
-    data = resolve_paths(source, rows, path, folder)
-    parts = [split_path(name) for name in data]
-    columns = {
-        "path": data,
-        "region": (
-            _objects([part.region if part else _UNKNOWN_REGION for part in parts])
-            if region is None
-            else _objects([region_name(name) for name in identifiers(source, rows, region)])
-        ),
-        "patient": identifiers(source, rows, patient),
-        "study": (
-            _objects([part.study if part else name for part, name in zip(parts, data)])
-            if study is None
-            else identifiers(source, rows, study)
-        ),
-        "target": labels(source, rows, label),
-        "image": _objects([os.path.basename(name) for name in data]),
-    }
+    if (folder := folder_of(table)) is not None:
+        named = {"path": path, "patient": patient, "study": study, "region": region, "root": root}
+        source, columns, problems = folder_columns(folder, label, named)
+    else:
+        columns = {"path": path, "label": label, "patient": patient, "study": study, "region": region}
+        source, columns = table_columns(table, root=root, **columns)
+        problems = []
     check_studies(source, columns)
     target = columns["target"]
     bunch = Bunch(
-        data=data,
+        data=columns["path"],
         target=target,
-        target_names=[str(value) for value in np.unique(target)],
+        target_names=[] if target is None else [str(value) for value in np.unique(target)],
         patients=columns["patient"],
         studies=columns["study"],
         regions=columns["region"],
-        frame=pd.DataFrame(columns),
-        problems=pd.DataFrame(columns=["path", "problem", "detail"]),
+        frame=pd.DataFrame(columns | {"target": pd.NA if target is None else target}),
+        problems=pd.DataFrame(problems, columns=["path", "problem", "detail"]),
     )
     bunch.DESCR = _TABLE_DESCR.format(
         counts=_counts(bunch), source=source, table=_by_region(bunch.regions, bunch.frame["target"])
@@ -346,20 +364,14 @@ def _samples(studies, level):
         names = list(chain.from_iterable(images))
         folders = chain.from_iterable(map(repeat, path, counts))
         paths = [f"{folder}{os.sep}{name}" for folder, name in zip(folders, names)]
-        text = {key: np.repeat(_objects(values), counts) for key, values in text.items()}
+        text = {key: np.repeat(objects(values), counts) for key, values in text.items()}
         text = {"path": paths} | text | {"image": names}
         label = np.repeat(label, counts)
-    arrays = {key: _objects(values) for key, values in text.items()}
+    arrays = {key: objects(values) for key, values in text.items()}
     columns = {key: arrays[key] for key in ("path", "subset", "region", "patient", "study")}
     columns["abnormal"] = label if (label >= 0).all() else pd.arrays.IntegerArray(label, label < 0)
     columns["image" if level == "image" else "n_images"] = arrays["image"] if level == "image" else counts
     return pd.DataFrame(columns), arrays
-
-
-def _objects(values):
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
 
 
 def _bunch(frame, arrays, target):
@@ -374,7 +386,7 @@ def _bunch(frame, arrays, target):
         names = [f"{name}_{label}" for name in present for label in sorted(LABEL_NAMES)]
         values = None
         if labelled:
-            ends = _objects([f"_{label}" for label in LABEL_NAMES])
+            ends = objects([f"_{label}" for label in LABEL_NAMES])
             values = region + ends[abnormal.to_numpy()]
     frame.insert(6, "target", values if values is not None else pd.NA)
     return Bunch(

@@ -1,11 +1,11 @@
 """`evaluate`: how good a classifier of radiographs is, per study and region, with intervals."""
 
-import os
 from numbers import Integral, Real
 
 import numpy as np
 
 from ._evaluation import Evaluation
+from ._places import isdir
 from ._paths import as_paths, images_in, patients_of, regions_or_none, studies_of
 from ._patients import known_among
 from ._units import as_units
@@ -270,7 +270,7 @@ def _require(paths, what):
 
 
 def _images_each(paths):
-    return np.array([len(images_in(path)) if os.path.isdir(path) else 1 for path in paths])
+    return np.array([len(images_in(path)) if isdir(path) else 1 for path in paths])
 
 
 def _refuse_known(estimator, patients):

@@ -1,10 +1,13 @@
 """One radiograph file to one ``uint8`` grayscale array."""
 
 import os
+from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ._dicom import is_dicom, read_dicom, read_tags
+from ._places import isdir, isfile, readable, size
 from ._geometry import placed
 
 __all__ = ["UnreadableImage", "read_image", "read_square"]
@@ -27,10 +30,15 @@ def read_image(path):
     EXIF states is applied. Of a file with several frames, the first is read. Colour becomes
     luminance; of 16-bit colour, Pillow itself keeps only the upper 8 bits.
 
+    DICOM files are shown as their headers say: modality LUT or rescale, then VOI LUT or window (the
+    first, if there are several), whose output becomes 0 to 255; without one, they are scaled by their
+    own range. MONOCHROME1 is turned, so that bone is bright, and padding is black.
+
     Parameters
     ----------
     path : str or os.PathLike
-        Any file that Pillow opens.
+        Any file that Pillow opens, or a DICOM file (``.dcm``, ``.dicom``, or another name and DICOM's
+        preamble). ``"ARCHIVE.zip!MEMBER"`` reads from a ZIP archive, members of up to 256 MiB.
 
     Returns
     -------
@@ -39,10 +47,13 @@ def read_image(path):
     Raises
     ------
     UnreadableImage
-        For a truncated, empty or foreign file, and for one with so many pixels that it may be
-        a decompression bomb (``PIL.Image.MAX_IMAGE_PIXELS``).
+        For a truncated, empty or foreign file, for one with so many pixels that it may be a
+        decompression bomb (``PIL.Image.MAX_IMAGE_PIXELS``), for DICOM of several frames, and for an
+        encrypted, damaged or oversized member of an archive.
     FileNotFoundError
         Where there is no such file.
+    ImportError
+        For DICOM, where the extra ``murakit[dicom]`` is not installed.
 
     Examples
     --------
@@ -65,7 +76,7 @@ def read_square(path, size, resize="pad"):
     Parameters
     ----------
     path : str or os.PathLike
-        Any file that Pillow opens.
+        As for `read_image`.
     size : int
         Side of the square, in pixels.
     resize : {"pad", "squash"}
@@ -77,10 +88,8 @@ def read_square(path, size, resize="pad"):
 
     Raises
     ------
-    UnreadableImage
+    UnreadableImage, FileNotFoundError, ImportError
         As `read_image` does.
-    FileNotFoundError
-        Where there is no such file.
     ValueError
         For another `resize`, or a `size` below 1.
 
@@ -112,15 +121,40 @@ def read_square(path, size, resize="pad"):
 
 def _open_gray(path):
     path = os.fspath(path)
-    try:
-        with Image.open(path) as image:
+    with _named(path):
+        if is_dicom(path):
+            return Image.fromarray(read_dicom(readable(path), Image.MAX_IMAGE_PIXELS))
+        with Image.open(readable(path)) as image:
             _refuse_bomb(image)
             # EXIF is looked up before load() because converting drops it.
             return _to_gray(ImageOps.exif_transpose(image))
-    except FileNotFoundError:
+
+
+def read_header(path):
+    """Return the width, height and mode (of DICOM, the photometric interpretation) of an image."""
+    with _named(path):
+        if is_dicom(path):
+            tags = dicom_tags(path, ("Columns", "Rows", "PhotometricInterpretation"))
+            return tags.Columns, tags.Rows, tags.PhotometricInterpretation
+        with Image.open(readable(path)) as image:
+            return *image.size, image.mode
+
+
+def dicom_tags(path, keywords):
+    """Return the header of a DICOM file as far as some keywords, or None for a file that is none."""
+    with _named(path):
+        return read_tags(readable(path), keywords) if is_dicom(path) else None
+
+
+@contextmanager
+def _named(path):
+    """Turn what readers raise into an `UnreadableImage` that names the file."""
+    try:
+        yield
+    except (FileNotFoundError, ImportError, UnreadableImage):
         raise
     except Exception as error:
-        # Pillow's decoders raise many types (OSError, SyntaxError, ValueError, struct.error, zlib.error,
+        # Decoders raise many types (OSError, SyntaxError, ValueError, struct.error, zlib.error,
         # DecompressionBombError, ...); for a reader of data sets they are all the same event.
         raise UnreadableImage(
             f"{path!r} cannot be read as an image: {_cause(path, error)}. Replace the file or leave it out; "
@@ -138,10 +172,17 @@ def _refuse_bomb(image):
 
 
 def _cause(path, error):
-    if os.path.isdir(path):
-        return "it is a folder"
-    if os.path.isfile(path) and os.path.getsize(path) == 0:
-        return "the file is empty"
+    try:
+        if isdir(path):
+            return "it is a folder"
+        if isfile(path) and size(path) == 0:
+            return "the file is empty"
+    except ValueError:
+        # An archive that is refused as a whole; the error says why.
+        return str(error)
+    if isinstance(error, UnidentifiedImageError):
+        # Pillow's own words would name a file in memory, where it comes from an archive.
+        return "Pillow cannot identify its format"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"it may be a decompression bomb ({error})"
     return f"{type(error).__name__}: {error}"

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pandas as pd
 
+from ._places import components, dirname
 from ._paths import as_paths, expand, split_path
 from ._units import predicted_codes
 from .metrics import threshold_of
@@ -67,7 +68,7 @@ def predict_frame(estimator, X, *, level="image", threshold=None):
     proba = np.asarray(estimator.predict_proba(images))
     names = images
     if level == "study":
-        folders = np.array([os.path.dirname(path) for path in images], dtype=object)
+        folders = np.array([dirname(path) for path in images], dtype=object)
         _, first, study = np.unique(folders, return_index=True, return_inverse=True)
         total = np.zeros((len(first), proba.shape[1]))
         np.add.at(total, study, proba)
@@ -133,7 +134,7 @@ def write_mura_csv(table, path, *, root=None):
 
 
 def _listed(name, row, root):
-    parts = name.replace("\\", "/").rstrip("/").split("/")
+    parts = components(name)
     if split_path(name) is None or split_path("/".join([*parts, "image1.png"])) is None:
         raise ValueError(
             f"Row {row}: {name!r} is no study folder in MURA's layout. Predict with predict_frame(..., level='study')."

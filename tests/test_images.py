@@ -89,6 +89,29 @@ def test_alpha_is_over_black(tmp_path):
     assert read_image(keyed).tolist() == [[0, 30]]
 
 
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        ("png", {}),
+        ("tif", {}),
+        ("tiff", {"compression": "tiff_lzw"}),
+        ("bmp", {}),
+        ("webp", {"lossless": True}),
+    ],
+)
+def test_lossless_formats_keep_every_value(tmp_path, suffix, options):
+    gray = Image.fromarray(RAMP)
+    image = gray.convert("RGB") if suffix == "webp" else gray
+    np.testing.assert_array_equal(read_image(saved(tmp_path, image, f"a.{suffix}", **options)), RAMP)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "webp"])
+def test_lossy_formats_keep_smooth_values(tmp_path, suffix):
+    smooth = np.linspace(0, 255, 64 * 64).reshape(64, 64).astype(np.uint8)
+    image = read_image(saved(tmp_path, smooth, f"a.{suffix}", quality=95))
+    np.testing.assert_allclose(image.astype(int), smooth.astype(int), atol=4)
+
+
 def test_1_bit_is_black_and_white(tmp_path):
     assert read_image(saved(tmp_path, np.array([[True, False]]))).tolist() == [[255, 0]]
 
