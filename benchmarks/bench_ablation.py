@@ -2,16 +2,17 @@
 
 340 chest radiographs (ChestX-ray8, Wang et al., CVPR 2017) with ImageNet weights for a ResNet18; five
 `PatientKFold` folds, one seed. Each row is one way to train; AUROC per study over all folds'
-predictions, and its difference to the recipe "strong" with an interval from 2,000 paired resamples of
-patients. A row whose interval holds zero shows no difference. Limit: "strong" above
-"resnet18-partial", interval and all. CLAHE (scikit-image) is laid over copies of the files. Needs
-MURAKIT_DATA or ../shared/data.
+predictions, and the difference to the row that it is compared with, with an interval from 2,000 paired
+resamples of patients. An interval that holds zero shows no difference. The parts are tried at 128 px, for
+time. Limit: "strong" above "resnet18-partial", interval and all. CLAHE (scikit-image) is laid over copies
+of the files. Predictions are kept in runs/ablation, so that a run that was interrupted goes on; delete
+them after a change of the code. Needs MURAKIT_DATA or ../shared/data.
 """
 
 import tempfile
-import time
 from pathlib import Path
 
+import joblib
 import numpy as np
 from PIL import Image
 from sklearn.model_selection import cross_val_predict
@@ -28,27 +29,34 @@ from murakit import (
 
 from ._work import DATA, SEED
 
+SMALL = 128
+KEPT = Path("runs/ablation")
 FLIPS = {"flip": 0.5, "rotation": 0.0, "scale": 0.0, "shift": 0.0, "brightness": 0.0, "contrast": 0.0}
 
 
 def ways():
-    """Return name and parameters of each way to train, "strong" first."""
+    """Return each way to train: its name, what it is compared with, and its parameters."""
     strong = recipe("strong")
-    return {
-        'recipe("strong")': strong,
-        'recipe("resnet18-partial")': recipe("resnet18-partial"),
-        "without test-time flips": {**strong, "tta": False},
-        "constant learning rate": {**strong, "lr_schedule": "plateau", "lr_patience": None},
-        "warm-up of one epoch": {**strong, "warmup_epochs": 1},
-        "224 px": {**strong, "image_size": 224},
-        "label smoothing 0.1": {**strong, "label_smoothing": 0.1},
-        "mixup 0.2": {**strong, "mixup": 0.2},
-        "averaged weights (0.95)": {**strong, "ema_decay": 0.95},
-        "flipped views in training": {**strong, "augment": FLIPS, "augment_views": 2},
-        "layer3 too, a tenth of the rate": {**strong, "unfreeze": "layer3", "stage_lr_decay": 0.1},
-        "head alone": {**strong, "unfreeze": "head", "lr": 3e-3},
-        "CLAHE": {**strong, "clahe": True},
+    small = {**strong, "image_size": SMALL}
+    reference = f"strong at {SMALL} px"
+    parts = {
+        "no test-time flips": {"tta": False},
+        "constant learning rate": {"lr_schedule": "plateau", "lr_patience": None},
+        "warm-up of one epoch": {"warmup_epochs": 1},
+        "label smoothing 0.1": {"label_smoothing": 0.1},
+        "mixup 0.2": {"mixup": 0.2},
+        "averaged weights (0.95)": {"ema_decay": 0.95},
+        "flipped views in training": {"augment": FLIPS, "augment_views": 2},
+        "layer3 too, at a tenth of the rate": {"unfreeze": "layer3", "stage_lr_decay": 0.1},
+        "head alone": {"unfreeze": "head", "lr": 3e-3},
+        "CLAHE": {"clahe": True},
     }
+    return [
+        ("strong", None, strong),
+        ("resnet18-partial", "strong", recipe("resnet18-partial")),
+        (reference, "strong", small),
+        *((name, reference, {**small, **change}) for name, change in parts.items()),
+    ]
 
 
 def run(quick):
@@ -57,37 +65,42 @@ def run(quick):
     data = load_mura(DATA / "nih_cxr", subset="all")
     evaluations, rows = {}, []
     with tempfile.TemporaryDirectory() as folder:
-        for name, params in ways().items():
-            started = time.perf_counter()
-            paths = equalised(data.data, Path(folder)) if params.pop("clahe", False) else data.data
-            evaluations[name] = judged(params, paths, data, folder, quick)
-            rows.append({"what": name, "seconds": f"{time.perf_counter() - started:.0f}"})
-    comparison = compare(evaluations)
-    for row in rows:
-        name = row["what"]
-        row["AUROC (95 % interval)"] = str(evaluations[name].get("auroc"))
-        if row is not rows[0]:
-            row["difference to strong"] = str(comparison.difference(name, "auroc"))
-    against = comparison.difference(rows[1]["what"], "auroc")
-    rows[1].update(limit="below strong, interval and all", ok=quick or against.high < 0)
+        kept = Path(folder) if quick else KEPT
+        for name, other, params in ways():
+            file = kept / f"{joblib.hash(params)}.npy"
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                np.save(file, predicted(dict(params), data, Path(folder), quick))
+            evaluations[name] = evaluate_predictions(
+                data.target, np.load(file), patients=data.patients, studies=data.studies, random_state=SEED
+            )
+            row = {"what": name, "AUROC (95 % interval)": str(evaluations[name].get("auroc"))}
+            if other is not None:
+                difference = compare({key: evaluations[key] for key in (other, name)}).difference(
+                    name, "auroc"
+                )
+                row |= {"compared with": other, "difference": str(difference)}
+            if name == "resnet18-partial":
+                row |= {"limit": "below, interval and all", "ok": quick or difference.high < 0}
+            print(row, flush=True)
+            rows.append(row)
     return rows
 
 
-def judged(params, paths, data, folder, quick):
+def predicted(params, data, folder, quick):
+    """Return the probability of a finding for each image, by the fold that has not seen its patient."""
+    paths = equalised(data.data, folder) if params.pop("clahe", False) else data.data
+    if quick:
+        params |= {"image_size": 64, "max_epochs": 1}
     clf = MuraClassifier(
         **params,
         weights=DATA / "resnet18_imagenet_restored.pth",
         random_state=SEED,
-        cache=Path(folder) / "cache",
+        cache=folder / "cache",
     )
-    if quick:
-        clf.set_params(image_size=64, max_epochs=1)
-    # Split by the patients of the original files, whose paths these resemble.
+    # By the original files: whatever changed the pixels, the patients of a fold are the same.
     folds = list(PatientKFold(5).split(data.data, data.target))
-    proba = cross_val_predict(clf, paths, data.target, cv=folds, method="predict_proba")
-    return evaluate_predictions(
-        data.target, proba, patients=data.patients, studies=data.studies, random_state=SEED
-    )
+    return cross_val_predict(clf, paths, data.target, cv=folds, method="predict_proba")[:, 1]
 
 
 def equalised(paths, folder):

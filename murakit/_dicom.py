@@ -7,8 +7,8 @@ so that bone is bright. pydicom is imported where it is used.
 import numpy as np
 from PIL import Image
 
-from ._places import read_bytes
 from ._paths import DICOM_SUFFIXES, IMAGE_SUFFIXES
+from ._places import read_bytes
 
 _PREAMBLE = 128
 _MAGIC = b"DICM"

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from ._places import absolute, as_folder, basename, isdir, join, names
 from ._headers import origin_of, patient_of
 from ._paths import natural_key, objects
+from ._places import absolute, as_folder, basename, isdir, join, names
 from ._tables import labels
 
 

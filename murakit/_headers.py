@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from ._places import isdir
 from ._paths import images_in, region_name
+from ._places import isdir
 from .images import dicom_tags
 
 UNKNOWN_REGION = "unknown"

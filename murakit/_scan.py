@@ -8,6 +8,15 @@ import os
 import re
 from typing import NamedTuple
 
+from ._paths import (
+    image_names,
+    is_patient_name,
+    is_region_name,
+    natural_key,
+    region_name,
+    study_label,
+    study_names,
+)
 from ._places import (
     absolute,
     as_folder,
@@ -20,15 +29,6 @@ from ._places import (
     join,
     names,
     read_bytes,
-)
-from ._paths import (
-    image_names,
-    is_patient_name,
-    is_region_name,
-    natural_key,
-    region_name,
-    study_label,
-    study_names,
 )
 
 _IMAGES_CSV = "_image_paths.csv"

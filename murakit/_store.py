@@ -11,8 +11,8 @@ import torch
 from joblib import cpu_count
 
 from ._disk import open_disk, warn
-from ._places import identity
 from ._machine import free_memory
+from ._places import identity
 from ._progress import progress_bar, say
 
 # What is computed before it is written and handed on: enough to make a commit cheap, little to hold

@@ -5,9 +5,9 @@ import os
 import numpy as np
 import pandas as pd
 
-from ._places import absolute, as_folder, basename, dirname, exists, isfile, join, readable
 from ._headers import UNKNOWN_REGION, origin_of, patient_of
 from ._paths import objects, region_name, split_path
+from ._places import absolute, as_folder, basename, dirname, exists, isfile, join, readable
 
 
 def table_columns(table, *, path, label, patient, study, region, root):

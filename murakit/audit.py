@@ -8,8 +8,8 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 from ._data import check_groups, check_labels
 from ._evaluation import Evaluation
-from ._places import size
 from ._paths import as_paths, expand, patients_of, studies_of
+from ._places import size
 from ._progress import progress_bar
 from ._store import n_threads
 from ._units import as_units

@@ -5,9 +5,9 @@ from numbers import Integral, Real
 import numpy as np
 
 from ._evaluation import Evaluation
-from ._places import isdir
 from ._paths import as_paths, images_in, patients_of, regions_or_none, studies_of
 from ._patients import known_among
+from ._places import isdir
 from ._units import as_units
 from .metrics import threshold_of
 

@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ._dicom import is_dicom, read_dicom, read_tags
-from ._places import isdir, isfile, readable, size
 from ._geometry import placed
+from ._places import isdir, isfile, readable, size
 
 __all__ = ["UnreadableImage", "read_image", "read_square"]
 

@@ -6,8 +6,8 @@ import os
 import numpy as np
 import pandas as pd
 
-from ._places import components, dirname
 from ._paths import as_paths, expand, split_path
+from ._places import components, dirname
 from ._units import predicted_codes
 from .metrics import threshold_of
 
