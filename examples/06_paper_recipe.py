@@ -17,7 +17,7 @@ from _common import classifier, data_folder, example_parser, load, parse, traine
 parser = example_parser(
     __doc__,
     "06_paper_recipe",
-    epochs=14,
+    epochs=12,
     image_size=64,
     n_patients=260,
     lr=2e-3,

@@ -111,8 +111,9 @@ print(f"Kept epoch {clf.best_epoch_} of {clf.n_epochs_}: AUROC {clf.validation_s
 # The figures that muraproj reports
 # ---------------------------------
 # AUROC, accuracy, abnormal recall and confusion matrix, image by image, on the 15 % that were held out.
-# These are validation figures: of all epochs, the one was kept that was best on these very images, so that
-# they are a little too good. ``evaluate`` refuses them, unless it is told.
+# These are validation figures: of all epochs, the one was kept that was best on these very images. They tend
+# to be too good, though with few patients chance can outweigh that. ``evaluate`` refuses such patients, unless
+# it is told.
 import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix
@@ -156,6 +157,6 @@ info = model_info(model_path)
 [network] = info["models"]
 print(f"\nSaved model: {model_path.resolve()}")
 print(f"  {info['kind']} of murakit {info['versions']['murakit']}, {network['network']['backbone']}")
-print(f"  classes: {network['classes']}")
+print(f"  classes: {network['classes']['values']}")
 print(f"  kept epoch {network['training']['best_epoch']} of {network['training']['n_epochs']}")
 print(f"  kappa on valid: {info['metrics']['groups']['all']['kappa']:.3f}")

@@ -42,13 +42,15 @@ if args.quick and args.region is None:
 
 if args.backbones is not None:
     backbones = args.backbones
+elif args.quick:
+    backbones = ["small", "resnet18"]
 elif args.data is not None:
     backbones = ["densenet121", "resnet152", "inception_v3", "small"]
     if find_spec("timm"):
         # Xception is not among torchvision's models.
         backbones.insert(3, "timm/legacy_xception")
 else:
-    backbones = ["small", "resnet18"] if args.quick else ["small", "resnet18", "mobilenet_v3_small"]
+    backbones = ["small", "resnet18", "mobilenet_v3_small"]
 
 # %%
 # All models get the images of the same patients. For the 14 classes, the target is region and label in one,

@@ -107,12 +107,14 @@ def example_parser(
     add("--epochs", type=whole_number(1), help=f"epochs at the most {default['epochs']}")
     add("--batch-size", type=whole_number(1), help=f"images a step {default['batch_size']}")
     add("--lr", type=positive, help=f"learning rate of the last layer {default['lr']}")
-    half = "that of the later half" if real["unfreeze"] is None else f'"{real["unfreeze"]}"'
+    stage = f'"{real["unfreeze"]}"'
+    if real["unfreeze"] is None:
+        stage = 'that of the later half, and "all" where the weights are random: there is nothing to keep'
     add(
         "--unfreeze",
         metavar="STAGE",
         help='first stage to train, such as "layer3" of a ResNet, "head" or "all"; list_backbones names the '
-        f'stages (default: {half}, and "all" where the weights are random, for there is nothing in them to keep)',
+        f"stages (default: {stage})",
     )
     add(
         "--weights",
