@@ -6,8 +6,8 @@ asks this with five backbones, a model per region, and a model that tells region
 intervals, and the best two are compared patient by patient.
 
 Without ``--data`` small networks learn from synthetic radiographs, drawings of bones: which of them wins
-there says nothing about real ones. With ``--data MURA-v1.1`` the backbones are cnn_mura's, and a GPU is
-needed. For research only.
+there says nothing about real ones. With ``--data MURA-v1.1`` the backbones are cnn_mura's (for its own small
+network, murakit's), and a GPU is needed. For research only.
 """
 
 # %%
@@ -71,8 +71,10 @@ for name, mura in (("train", train), ("valid", valid)):
 # %%
 # The models
 # ----------
-# Nothing but the network differs: the same epochs, the learning rate falling to zero along a cosine, the
-# last epoch kept. Holding patients out for early stopping would take too many from the smallest region.
+# All train for the same epochs, the learning rate falls to zero along a cosine, and the last epoch is kept.
+# Holding patients out for early stopping would take too many from the smallest region. What differs is the
+# network, and what comes with its ImageNet weights: the image size, and small steps in the stages before the
+# head.
 #
 # A `PerRegionClassifier` fits a classifier for each region on the images of that region alone. It sees as
 # many images as the others, but each of its networks sees a seventh of them.
