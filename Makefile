@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.murakit-installed
 
-.PHONY: demo test lint bench examples clean
+.PHONY: demo test test-slow lint bench examples clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -20,6 +20,10 @@ demo: $(STAMP)
 ## test: the unit tests
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+## test-slow: the tests that take minutes, of every backbone
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
 
 ## lint: what CI holds the code to
 lint: $(STAMP)
