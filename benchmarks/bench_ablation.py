@@ -40,20 +40,27 @@ def ways():
     small = {**strong, "image_size": SMALL}
     reference = f"strong at {SMALL} px"
     parts = {
-        "no test-time flips": {"tta": False},
-        "constant learning rate": {"lr_schedule": "plateau", "lr_patience": None},
-        "warm-up of one epoch": {"warmup_epochs": 1},
+        "test-time flips": {"tta": True},
+        "cosine schedule": {"lr_schedule": "cosine"},
+        "cosine schedule, one epoch of warm-up": {"lr_schedule": "cosine", "warmup_epochs": 1},
         "label smoothing 0.1": {"label_smoothing": 0.1},
         "mixup 0.2": {"mixup": 0.2},
         "averaged weights (0.95)": {"ema_decay": 0.95},
-        "flipped views in training": {"augment": FLIPS, "augment_views": 2},
         "layer3 too, at a tenth of the rate": {"unfreeze": "layer3", "stage_lr_decay": 0.1},
         "head alone": {"unfreeze": "head", "lr": 3e-3},
         "CLAHE": {"clahe": True},
+        "early stopping": {"early_stopping": True},
+        "flipped views in training": {"augment": FLIPS, "augment_views": 2},
+        "augmentation, four views": {"augment": True, "augment_views": 4},
     }
     return [
         ("strong", None, strong),
         ("resnet18-partial", "strong", recipe("resnet18-partial")),
+        (
+            "320 px, cosine schedule, test-time flips",
+            "strong",
+            {**strong, "image_size": 320, "lr_schedule": "cosine", "tta": True},
+        ),
         (reference, "strong", small),
         *((name, reference, {**small, **change}) for name, change in parts.items()),
     ]
