@@ -100,7 +100,7 @@ def example_parser(
         "--data",
         metavar="PATH",
         type=Path,
-        help="folder in MURA's layout; by default, synthetic data is made",
+        help="folder in MURA's layout, or the ZIP archive of one; by default, synthetic data is made",
     )
     add("--quick", action="store_true", help="run every line on tiny data; the scores mean nothing")
     add("--region", metavar="NAME", nargs="+", help='regions to use, such as "wrist elbow" (default: all)')
@@ -166,8 +166,10 @@ def parse(parser, argv=None):
         argv = [] if "ipykernel" in sys.modules else sys.argv[1:]
     args = parser.parse_args(argv)
     args.given = {flag.split("=")[0].lstrip("-").replace("-", "_") for flag in argv if flag.startswith("--")}
-    if args.data is not None and not args.data.is_dir():
-        parser.error(f"--data: {args.data} is no folder; pass the one that holds train and valid")
+    if args.data is not None and not args.data.is_dir() and args.data.suffix.lower() != ".zip":
+        parser.error(
+            f"--data: {args.data} is no folder; pass the one that holds train and valid, or its ZIP archive"
+        )
     args.weights = _weights(parser, args)
     if args.unfreeze is None and args.weights is None:
         args.unfreeze = "all"
@@ -217,7 +219,7 @@ def load(args, root, subset, *, level="image", target="abnormal"):
 
     try:
         mura = load_mura(root, subset=subset, regions=args.region, level=level, target=target)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"{root} cannot be loaded: {error}") from None
     n_patients = len(set(mura.patients))
     if args.quick and n_patients > QUICK_PATIENTS:
