@@ -34,6 +34,8 @@ class Backbone:
         Side of the images that its ImageNet weights were trained on, in pixels.
     min_size : int
         Side of the smallest image that it takes, in pixels.
+    fixed_size : bool
+        Whether it takes images of `input_size` only.
     mean, std : tuple of three floats
         What its ImageNet weights take channels to be normalised by.
     auxiliary_after : str or None
@@ -50,6 +52,7 @@ class Backbone:
     last_layer: str
     input_size: int = 224
     min_size: int = 32
+    fixed_size: bool = False
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     auxiliary_after: str | None = None

@@ -284,7 +284,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     def _resume_optimizer(self, net):
         """Take up the momenta of the last partial_fit, where the optimizer is still the same."""
         kept = getattr(self, "_optimizer_state", None)
-        if kept is None or kept[0] != (self.optimizer, net.unfreeze):
+        if kept is None or kept[0] != net.layout:
             return
         rates = [(group["lr"], group["weight_decay"]) for group in net.optimizer_.param_groups]
         net.optimizer_.load_state_dict(kept[1])
@@ -358,7 +358,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     def _keep(self, net, classes, train, valid, *, continued, one_epoch):
         """Set the fitted attributes: only now, so that a failed fit leaves none."""
         state = net.optimizer_.state_dict() if one_epoch else None
-        self._optimizer_state = state and ((self.optimizer, net.unfreeze), state)
+        self._optimizer_state = state and (net.layout, state)
         best, score = net.best_epoch_, net.best_score_
         history = pd.DataFrame([{k: v for k, v in row.items() if k != "batches"} for row in net.history])
         history = history.drop(columns=[c for c in history if c.endswith("_batch_count")])
@@ -431,9 +431,8 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
     def predict(self, X):
         """Return the class of each sample, as a value of ``classes_``: the most probable, or by the threshold."""
-        if (threshold := getattr(self, "decision_threshold", None)) is not None:
-            return self.classes_[predicted_codes(self.predict_proba(X), threshold)]
-        return self.classes_[self._log_proba(X).argmax(axis=1)]
+        codes = predicted_codes(self.predict_proba(X), getattr(self, "decision_threshold", None))
+        return self.classes_[codes]
 
     def decision_function(self, X):
         """Return the log-odds of the second class, or the log-probability of each of more than two."""

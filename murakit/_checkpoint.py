@@ -22,7 +22,7 @@ class Checkpoint:
     folder : path-like
         Made where it is not there.
     about : list
-        What decides the course of the training, as texts and arrays: the file is named by it, so that
+        What decides the course of the training, as texts, bytes and arrays: the file is named by it, so that
         the folds of a cross-validation, and fits of other settings, never take up each other's state.
     """
 
@@ -30,7 +30,7 @@ class Checkpoint:
         self.folder = Path(folder).expanduser()
         digest = hashlib.sha256(f"format {FORMAT}".encode())
         for part in about:
-            digest.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).data)
+            digest.update(part.encode("utf-8", "surrogateescape") if isinstance(part, str) else _bytes(part))
         self.path = self.folder / f"{digest.hexdigest()[:32]}.pt"
 
     def read(self):
@@ -55,6 +55,10 @@ class Checkpoint:
     def remove(self):
         """Delete the file: the training has come to its end."""
         self.path.unlink(missing_ok=True)
+
+
+def _bytes(part):
+    return part if isinstance(part, bytes) else np.ascontiguousarray(part).data
 
 
 def weights_of(network):

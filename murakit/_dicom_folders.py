@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from ._headers import origin_of, patient_of
-from ._paths import natural_key, objects
+from ._paths import DICOM_SUFFIXES, natural_key, objects
 from ._places import absolute, as_folder, basename, isdir, join, names
 from ._tables import labels
 
@@ -64,7 +64,7 @@ def _origins(folder):
     found, problems = {}, []
     for path in _files_below(folder, set()):
         # The index of a medium is DICOM as well, and no radiograph.
-        origin = None if basename(path) == "DICOMDIR" else origin_of(path)
+        origin = None if basename(path) == "DICOMDIR" else _origin(path)
         if origin is None:
             continue
         if origin.has_pixels:
@@ -72,6 +72,16 @@ def _origins(folder):
         else:
             problems.append((path, "no pixels", f"modality {origin.modality or 'not stated'}"))
     return found, problems
+
+
+def _origin(path):
+    try:
+        return origin_of(path)
+    except (OSError, ValueError):
+        # Whatever cannot be read and is not called a DICOM file is one of the others in the folder.
+        if path.lower().endswith(DICOM_SUFFIXES):
+            raise
+        return None
 
 
 def _files_below(folder, seen):

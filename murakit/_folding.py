@@ -134,7 +134,7 @@ def _fold(stage):
         traced = fx.symbolic_trace(stage)
     except Exception:
         # Control flow that depends on the data: such a stage runs unfolded.
-        return stage.to(memory_format=torch.channels_last)
+        return _laid_out(stage)
     modules = dict(traced.named_modules())
     for node in list(traced.graph.nodes):
         if node.op != "call_module" or type(modules[node.target]) is not nn.BatchNorm2d:
@@ -153,7 +153,15 @@ def _fold(stage):
         traced.graph.erase_node(node)
     traced.delete_all_unused_submodules()
     traced.recompile()
-    return traced.to(memory_format=torch.channels_last)
+    return _laid_out(traced)
+
+
+def _laid_out(stage):
+    # Not by Module.to, which fails on tensors of five dimensions.
+    for tensor in (*stage.parameters(), *stage.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return stage
 
 
 class _GreyConv(nn.Module):

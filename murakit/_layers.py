@@ -29,7 +29,7 @@ class Pool(nn.Module):
 class SigmoidHead(nn.Linear):
     """One output, whose sigmoid is the probability of the second of two classes.
 
-    It is handed on as two logits, zero and itself: their softmax is that sigmoid, and their
+    It is handed on as two logits, half of it with either sign: their softmax is that sigmoid, and their
     cross-entropy the binary cross-entropy of the one output.
     """
 
@@ -37,5 +37,5 @@ class SigmoidHead(nn.Linear):
         super().__init__(n_features, 1)
 
     def forward(self, features):
-        logit = super().forward(features)
-        return torch.cat([torch.zeros_like(logit), logit], dim=1)
+        half = super().forward(features) / 2
+        return torch.cat([-half, half], dim=1)

@@ -177,7 +177,7 @@ def warn_of(not_kept):
 
 def _preprocessing(clf, network):
     return {
-        "image_size": int(clf._side()),
+        "image_size": int(clf._side(network.name)),
         "resize": clf.resize,
         "mean": network.mean.flatten().tolist(),
         "std": network.std.flatten().tolist(),

@@ -4,6 +4,7 @@
 """
 
 import inspect
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from ._layers import SigmoidHead
 from ._onnx import onnx_logits
 from ._paths import as_paths, check_unique, expand, patients_of, regions_or_none
 from ._sources import Sources
+from ._store import Files
 from .augmentation import Augmentation
+from .images import PIXELS
 from .networks import build_radiograph, find_backbone, log_probabilities
 
 # Parameters that the course of a training does not depend on.
@@ -65,15 +68,31 @@ class PathClassifier(NetClassifier):
     def _first_trained_stage(self):
         return find_backbone(self.backbone).later_half if self.unfreeze is None else self.unfreeze
 
-    def _side(self):
-        """Return the side of the squares that images are scaled to."""
-        return find_backbone(self.backbone).input_size if self.image_size is None else self.image_size
+    def _side(self, name=None):
+        """Return the side of the squares that images are scaled to for a backbone; by default, the fitted one."""
+        if self.image_size is not None:
+            return self.image_size
+        # The parameter may have been changed since the fit.
+        return find_backbone(self._net.module_.name if name is None else name).input_size
 
     def _build_network(self, n_classes, seed):
-        smallest = find_backbone(self.backbone).min_size
-        if self._side() < smallest:
+        entry = find_backbone(self.backbone)
+        side = self._side(entry.name)
+        if side < entry.min_size or (entry.fixed_size and side != entry.input_size):
+            least = f"{entry.input_size} px only" if entry.fixed_size else f"{entry.min_size} px and more"
+            raise ValueError(f"image_size={self.image_size}: {self.backbone} takes images of {least}.")
+        phases = {"head_epochs": self.head_epochs if self._first_trained_stage() != "head" else 0}
+        if self.lr_schedule == "cosine":
+            phases["warmup_epochs"] = self.warmup_epochs
+        if 0 < sum(phases.values()) >= self.max_epochs:
+            told = " and ".join(f"{name}={value}" for name, value in phases.items() if value)
             raise ValueError(
-                f"image_size={self.image_size}: {self.backbone} takes images of {smallest} px and more."
+                f"{told} leave none of max_epochs={self.max_epochs} to train unfreeze={self._first_trained_stage()!r} "
+                "at its learning rate. Lower them, or raise max_epochs."
+            )
+        if self.decision_threshold is not None and n_classes != 2:
+            raise ValueError(
+                f"decision_threshold={self.decision_threshold} is for two classes, and y has {n_classes}: set None."
             )
         if self.loss == "bce" and n_classes != 2:
             raise ValueError(
@@ -114,15 +133,19 @@ class PathClassifier(NetClassifier):
     def _checkpoint_of(self, network, train, valid):
         if self.checkpoint is None:
             return None
-        if self.random_state is None:
+        if not isinstance(self.random_state, Integral):
             raise ValueError(
-                "checkpoint: without a random_state another fit is another training, which cannot go on from this "
-                "one's. Set random_state to a whole number."
+                f"checkpoint: with random_state={self.random_state!r} another fit is another training, which cannot "
+                "go on from this one's. Set random_state to a whole number."
             )
         params = {name: value for name, value in self.get_params().items() if name not in _NO_MATTER}
-        parts = [repr(sorted(params.items())), *weights_of(network)]
+        import murakit
+
+        versions = murakit.__version__, torch.__version__, PIXELS
+        parts = [repr((versions, sorted(params.items()))), *weights_of(network)]
         for data in (train,) if valid is None else (train, valid):
-            parts += ["\0".join(data.items), data.code, data.weight]
+            # The files themselves, not only their names.
+            parts += ["\0".join(data.items), *Files(data.items).ids, data.code, data.weight]
         return Checkpoint(self.checkpoint, parts)
 
     def _training_options(self, *, one_epoch):
@@ -140,7 +163,7 @@ class PathClassifier(NetClassifier):
         names = ("resize", "cache", "cache_limit", "feature_dtype", "n_jobs")
         settings = {name: getattr(self, name) for name in names}
         settings |= {
-            "image_size": self._side(),
+            "image_size": self._side(network.name),
             "device": device,
             "autocast": self._autocast(device),
             "fitting": fitting,

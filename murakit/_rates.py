@@ -53,6 +53,10 @@ def cosine(optimizer, n_steps, n_warm):
     .. [1] Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR (2017).
     """
 
+    for group in optimizer.param_groups:
+        # A scheduler of an earlier phase has left its own there.
+        group["initial_lr"] = group["lr"]
+
     def factor(step):
         if step < n_warm:
             return (step + 1) / (n_warm + 1)

@@ -73,6 +73,7 @@ def timm_backbone(name):
         take_apart,
         _last_layer(config),
         input_size=config["input_size"][-1],
+        fixed_size=bool(config.get("fixed_input_size")),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         imagenet=imagenet,
@@ -108,7 +109,8 @@ def _groups(model, size):
                 return None, n_features
             if isinstance(values, torch.Tensor) and values.ndim == 4:
                 n_maps, maps = number, values
-    if not isinstance(values, torch.Tensor) or not _same(values, expected):
+    is_chain = isinstance(values, torch.Tensor) and _same(values, expected)
+    if not is_chain or not n_maps or not hasattr(model, "group_matcher"):
         return None, n_features
     groups = _by_group(model, chain[:n_maps])
     # What lies behind the feature maps is the pooling alone, or more than that.

@@ -150,6 +150,12 @@ class TrainingNet(NeuralNet):
                 group["lr"] = rate
             self.kept_steps_ = None
 
+    @property
+    def layout(self):
+        """What an optimizer has to have in common with another, for its momenta to be taken up."""
+        groups = tuple(len(group["params"]) for group in self.optimizer_.param_groups)
+        return self.optimizer, self.unfreeze, groups
+
     # -- one step ---------------------------------------------------------------------------
 
     def infer(self, x, stage=None, **fit_params):

@@ -16,6 +16,7 @@ _MOST_KEPT = 2
 _AUXILIARY_LAST = ("auxiliary.fc.", "AuxLogits.fc.")
 
 _kept = OrderedDict()
+_keeping = threading.Lock()
 _seeding = threading.Lock()
 
 
@@ -37,12 +38,18 @@ def backbone_weights(entry, weights, seed):
         Empty, or the state of a last layer.
     """
     key = entry, _identity(weights, seed)
-    if key not in _kept:
-        _kept[key] = _read(entry, weights, seed)
+    with _keeping:
+        if key in _kept:
+            _kept.move_to_end(key)
+            return _kept[key]
+    found = _read(entry, weights, seed)
+    with _keeping:
+        # Another thread may have been as quick: then all share what it has read.
+        found = _kept.setdefault(key, found)
+        _kept.move_to_end(key)
         while len(_kept) > _MOST_KEPT:
             _kept.popitem(last=False)
-    _kept.move_to_end(key)
-    return _kept[key]
+    return found
 
 
 def forget_weights():

@@ -1,6 +1,7 @@
 """Scores per study, as radiology papers report them."""
 
 import numpy as np
+from sklearn.pipeline import Pipeline
 
 from ._data import plain
 from ._paths import studies_of
@@ -98,7 +99,12 @@ class _StudyScorer:
 
 
 def threshold_of(estimator):
-    """Return the threshold of a classifier that has one of its own, ours or scikit-learn's, or None."""
+    """Return the threshold of a classifier, ours or scikit-learn's, or of the one inside that predicts; or None."""
+    inner = getattr(estimator, "best_estimator_", None)
+    if inner is None and isinstance(estimator, Pipeline):
+        inner = estimator.steps[-1][1]
+    if inner is not None:
+        return threshold_of(inner)
     names = ("best_threshold_", "threshold", "decision_threshold")
     threshold = next((getattr(estimator, name) for name in names if hasattr(estimator, name)), None)
     if not isinstance(threshold, float | int | np.floating):

@@ -386,7 +386,9 @@ def build_radiograph(
             f"{list(entry.stages)}, or None for the later half of them."
         )
     shared, last_layer = backbone_weights(entry, weights, seed)
-    with torch.device("meta"):
+    # Without memory of its own, for the weights are assigned; but timm's models hold more than weights,
+    # such as tables of positions that no state dict has.
+    with seeded(seed) if backbone.startswith(PREFIX) else torch.device("meta"):
         stages = entry.take_apart(entry.build())
     auxiliary = stages.pop("auxiliary", None)
     # Another seed than that of random stages, whose first numbers the head would repeat.

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._data import check_groups, check_labels, plain
 from ._paths import LABEL_NAMES, as_paths, regions_of
+from .metrics import threshold_of
 
 __all__ = ["PerRegionClassifier", "predict_abnormal", "predict_region", "region_confusion"]
 
@@ -176,6 +177,18 @@ class PerRegionClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             columns = np.searchsorted(self.classes_, estimator.classes_)
             proba[np.ix_(rows, columns)] = estimator.predict_proba(paths)
         return proba
+
+    @property
+    def decision_threshold(self):
+        """The threshold of all regions' classifiers, or None; where they differ, it is an error."""
+        check_is_fitted(self)
+        found = {threshold_of(estimator) for estimator in self.estimators_}
+        if len(found) > 1:
+            raise ValueError(
+                f"The classifiers of the regions have different thresholds, {sorted(found, key=str)}: judge each "
+                "region alone, or set one threshold for all."
+            )
+        return found.pop()
 
     def _by_region(self, X):
         """Yield the rows of each region, its classifier and its paths."""
@@ -367,9 +380,10 @@ def region_confusion(estimator, X, *, regions=None):
     (2, 2)
     """
     paths = as_paths(X)
-    true = (
-        regions_of(paths, remedy="Pass the regions as regions=.") if regions is None else np.asarray(regions)
-    )
+    if regions is None:
+        true = regions_of(paths, remedy="Pass the regions as regions=.")
+    elif len(true := np.asarray(regions)) != len(paths):
+        raise ValueError(f"regions: {len(true)} of them for {len(paths)} samples. Pass one for each.")
     predicted = predict_region(estimator, X)
     names = sorted({*true, *predicted})
     counts = pd.crosstab(pd.Series(true, name="true"), pd.Series(predicted, name="predicted"))

@@ -1,5 +1,8 @@
 """An interrupted training that is begun again ends as if it had not been interrupted."""
 
+import os
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -89,6 +92,34 @@ def test_a_damaged_file_is_refused_and_runs_nothing(images, tmp_path):
         clf.fit(images.data, images.target)
 
 
-def test_without_a_seed_there_is_nothing_to_go_on_from(images, tmp_path):
-    with pytest.raises(ValueError, match="checkpoint: without a random_state"):
-        quick_classifier(random_state=None, checkpoint=tmp_path).fit(images.data, images.target)
+@pytest.mark.parametrize("seed", [None, np.random.RandomState(0)], ids=["None", "a generator"])
+def test_without_a_seed_there_is_nothing_to_go_on_from(images, tmp_path, seed):
+    with pytest.raises(ValueError, match="checkpoint: with random_state="):
+        quick_classifier(random_state=seed, checkpoint=tmp_path).fit(images.data, images.target)
+
+
+def copies(images, folder, name_of):
+    paths = []
+    for number, path in enumerate(images.data):
+        patient = folder / "XR_WRIST" / f"patient{number:05}" / "study1"
+        patient.mkdir(parents=True)
+        paths.append(os.path.join(os.fsencode(patient), name_of(number)))
+        shutil.copy(path, paths[-1])
+    return [os.fsdecode(path) for path in paths]
+
+
+def test_other_pixels_under_the_same_names_are_another_training(images, tmp_path):
+    paths = copies(images, tmp_path / "files", lambda number: b"image1.png")
+    moved = images.copy() | {"data": np.array(paths, dtype=object)}
+    clf = quick_classifier(max_epochs=4, checkpoint=tmp_path / "kept")
+    train_interrupted(clf, type(images)(**moved), 3)
+    for path, other in zip(paths, images.data[::-1]):
+        shutil.copy(other, path)
+    clf.fit(paths, images.target)
+    alone = quick_classifier(max_epochs=4).fit(paths, images.target)
+    assert same_state(state_of(clf), state_of(alone))
+
+
+def test_names_that_are_no_unicode_are_kept_as_others(images, tmp_path):
+    paths = copies(images, tmp_path / "files", lambda number: b"f\xe9.png")
+    quick_classifier(checkpoint=tmp_path / "kept").fit(paths, images.target)

@@ -1,5 +1,8 @@
 """Networks are torchvision's, taken apart; weights fit or say why they don't."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -189,3 +192,15 @@ def test_dropout_draws_from_the_networks_generator():
     dropped = network.dropout(torch.ones(10_000), torch.Generator().manual_seed(0))
     assert dropped.mean() == pytest.approx(1, abs=0.05) and set(dropped.tolist()) == {0.0, 2.0}
     assert torch.equal(network.dropout.eval()(torch.ones(5)), torch.ones(5))
+
+
+def test_threads_that_build_networks_at_once_get_their_own():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(6) as threads:
+            built = list(threads.map(lambda seed: build("tiny", seed=seed), [*range(20)] * 3))
+    finally:
+        sys.setswitchinterval(before)
+    for seed, network in zip([*range(20)] * 3, built):
+        assert torch.equal(network.head.weight, build("tiny", seed=seed).head.weight)

@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import confusion_matrix
 from sklearn.model_selection import cross_val_predict, cross_val_score
+from sklearn.pipeline import make_pipeline
 
 from murakit import (
     PatientKFold,
@@ -21,6 +22,7 @@ from murakit import (
     predict_region,
     region_confusion,
     save_model,
+    study_scorer,
 )
 
 
@@ -163,6 +165,29 @@ def test_models_of_something_else_are_refused():
         predict_abnormal(Fixed(["elbow", "hand", "wrist"], None), ["a"])
     with pytest.raises(ValueError, match="are no regions"):
         predict_region(Fixed([0, 1], None), ["a"])
+
+
+@pytest.mark.parametrize("wrap", [lambda clf: clf, lambda clf: make_pipeline("passthrough", clf)])
+def test_figures_are_those_of_what_is_predicted(images, wrap):
+    always = wrap(PerRegionClassifier(quick_classifier(decision_threshold=0.0)))
+    always.fit(images.data, images.target)
+    assert (always.predict(images.data) == 1).all()
+    evaluation = evaluate(always, images.data, images.target, allow_known_patients=True, n_resamples=0)
+    assert evaluation.get("sensitivity").value == 1.0
+    assert study_scorer("recall")(always, images.data, images.target) == 1.0
+
+
+def test_thresholds_that_differ_have_no_common_figures(images):
+    per_region = PerRegionClassifier(quick_classifier()).fit(images.data, images.target)
+    per_region.estimators_[0].set_params(decision_threshold=0.2)
+    with pytest.raises(ValueError, match="different thresholds"):
+        evaluate(per_region, images.data, images.target, allow_known_patients=True)
+
+
+def test_regions_of_another_length_are_refused(images):
+    clf = Fixed(["hand", "wrist"], lambda path: [0.4, 0.6])
+    with pytest.raises(ValueError, match="regions: 2 of them for 3 samples"):
+        region_confusion(clf, images.data[:3], regions=["hand", "wrist"])
 
 
 def test_region_confusion_is_scikit_learns(small_mura):

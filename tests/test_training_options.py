@@ -12,6 +12,7 @@ from torch.nn import functional
 from murakit import networks
 from murakit._machine import seeds_of
 from murakit.images import read_square
+from murakit.inspection import grad_cam
 
 N, BATCH, EPOCHS, LR = 40, 8, 3, 1e-2
 STEPS = N // BATCH
@@ -166,6 +167,46 @@ def test_a_rate_of_its_own_for_the_head_phase(images):
 def test_a_cosine_begins_anew_after_the_head_phase(images):
     clf = fitted(images, head_epochs=1, max_epochs=3, lr_schedule="cosine")
     np.testing.assert_allclose(clf.history_["lr"], [LR, LR, LR / 2])
+
+
+def test_a_cosine_after_the_head_phase_begins_at_its_own_rate(images):
+    clf = fitted(images, head_epochs=2, head_lr=0.5, max_epochs=4, lr_schedule="cosine")
+    np.testing.assert_allclose(clf.history_["lr"], [0.5, 0.25, LR, LR / 2])
+
+
+@pytest.mark.parametrize(
+    "params, message",
+    [
+        ({"head_epochs": 3}, "head_epochs=3 leave none of max_epochs=3 to train unfreeze='all'"),
+        (
+            {"head_epochs": 1, "warmup_epochs": 2, "lr_schedule": "cosine"},
+            "head_epochs=1 and warmup_epochs=2 leave none",
+        ),
+    ],
+    ids=["head", "warm-up"],
+)
+def test_phases_that_leave_no_epoch_are_refused(images, params, message):
+    with pytest.raises(ValueError, match=message):
+        fitted(images, **params)
+
+
+def test_a_threshold_for_more_than_two_classes_is_refused_before_training(images):
+    with pytest.raises(ValueError, match=r"decision_threshold=0.5 is for two classes, and y has 3"):
+        quick_classifier(decision_threshold=0.5, early_stopping=False).fit(images.data[:9], [0, 1, 2] * 3)
+
+
+def test_rates_by_stage_may_change_between_partial_fits(images):
+    clf = quick_classifier(augment=False, unfreeze="all")
+    for decay in (1.0, 0.5, 1.0):
+        clf.set_params(stage_lr_decay=decay).partial_fit(images.data[:16], images.target[:16])
+    assert clf.n_epochs_ == 3
+
+
+def test_both_classes_of_one_output_have_heat_maps(images):
+    clf = fitted(images, loss="bce")
+    for target in (0, 1):
+        maps = grad_cam(clf, images.data[:4], target=target, method="occlusion").maps
+        assert max(one.max() for one in maps) == 1
 
 
 def test_mixup_draws_as_the_seed_says(images):
