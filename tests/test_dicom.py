@@ -1,5 +1,6 @@
 """DICOM radiographs are shown as their headers say, and their headers say whose they are."""
 
+import os
 import shutil
 import sys
 import zipfile
@@ -409,6 +410,18 @@ def export(tmp_path):
     (folder / "notes.txt").write_text("by hand")
     (folder / ".hidden.dcm").write_bytes(b"junk")
     return folder
+
+
+def test_other_files_that_cannot_be_read_are_passed_over(export):
+    expected = load_radiographs(export).data.tolist()
+    (export / "gone").symlink_to(export / "nowhere")
+    assert load_radiographs(export).data.tolist() == expected
+    (export / "gone").unlink()
+    with zipfile.ZipFile(f"{export}.zip", "w") as archive:
+        for path in expected:
+            archive.write(path, os.path.relpath(path, export))
+        archive.writestr("notes.txt", "by hand", zipfile.ZIP_BZIP2)
+    assert len(load_radiographs(f"{export}.zip").data) == len(expected)
 
 
 def test_a_folder_says_patients_studies_and_regions(export):
