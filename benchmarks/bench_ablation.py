@@ -36,9 +36,17 @@ FLIPS = {"flip": 0.5, "rotation": 0.0, "scale": 0.0, "shift": 0.0, "brightness":
 
 def ways():
     """Return each way to train: its name, what it is compared with, and its parameters."""
-    strong = recipe("strong")
-    small = {**strong, "image_size": SMALL}
-    reference = f"strong at {SMALL} px"
+    plain = {
+        "backbone": "resnet18",
+        "unfreeze": "layer4",
+        "image_size": 224,
+        "augment": False,
+        "early_stopping": False,
+        "max_epochs": 10,
+        "lr_patience": None,
+    }
+    small = {**plain, "image_size": SMALL}
+    reference = f"layer4 alone, at {SMALL} px"
     parts = {
         "test-time flips": {"tta": True},
         "cosine schedule": {"lr_schedule": "cosine"},
@@ -54,15 +62,17 @@ def ways():
         "augmentation, four views": {"augment": True, "augment_views": 4},
     }
     return [
-        ("strong", None, strong),
+        ("strong", None, recipe("strong")),
         ("resnet18-partial", "strong", recipe("resnet18-partial")),
+        ("layer4 alone, at 224 px", "strong", plain),
         (
             "320 px, cosine schedule, test-time flips",
-            "strong",
-            {**strong, "image_size": 320, "lr_schedule": "cosine", "tta": True},
+            "layer4 alone, at 224 px",
+            {**plain, "image_size": 320, "lr_schedule": "cosine", "tta": True},
         ),
-        (reference, "strong", small),
+        (reference, "layer4 alone, at 224 px", small),
         *((name, reference, {**small, **change}) for name, change in parts.items()),
+        (f"strong, at {SMALL} px", reference, recipe("strong", image_size=SMALL)),
     ]
 
 

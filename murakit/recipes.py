@@ -60,7 +60,8 @@ RECIPES = {
         "augment": False,
         "early_stopping": False,
         "max_epochs": 10,
-        "lr_patience": None,
+        "lr_schedule": "cosine",
+        "label_smoothing": 0.1,
     },
 }
 
@@ -74,8 +75,8 @@ def recipe(name, **changes):
         ``"paper"``: one DenseNet-169 of MURA's authors [1]_, whose ensemble averages five of them.
         ``"muraproj"``: a ResNet-50, its head first and then all layers [2]_. ``"resnet18-partial"``: a
         ResNet-18 from layer2 on, with class weights and early stopping. ``"strong"``: ours, a ResNet-18 whose
-        last stage learns from all patients, for ten epochs; what else was tried did not help by more
-        than chance on some hundred real radiographs (``benchmarks/RESULTS.md``, section "ablation").
+        last stage learns from all patients, ten epochs along a cosine, from smoothed labels: of what was
+        tried on real radiographs, what helped beyond chance (``benchmarks/RESULTS.md``, "ablation").
     **changes
         Parameters of `MuraClassifier` to add or to change.
 
