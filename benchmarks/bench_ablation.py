@@ -5,8 +5,9 @@
 predictions, and the difference to the row that it is compared with, with an interval from 2,000 paired
 resamples of patients. An interval that holds zero shows no difference. The parts are tried at 128 px, for
 time; "strong" has what helped, so that its figures, on the same patients, are a little too good. Limit:
-"strong" above "resnet18-partial", interval and all. CLAHE (scikit-image) is laid over copies of the files. Predictions are kept in runs/ablation, so that a run that was interrupted goes on; delete
-them after a change of the code. Needs MURAKIT_DATA or ../shared/data.
+"strong" above "resnet18-partial", interval and all. CLAHE (scikit-image) is laid over copies of the
+files. Predictions are kept in runs/ablation, so that a run that was interrupted goes on; delete them
+after a change of the code. Needs MURAKIT_DATA or ../shared/data.
 """
 
 import tempfile
