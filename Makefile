@@ -21,7 +21,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
-## test-slow: the tests that take minutes, of every backbone
+## test-slow: the tests that take minutes: every backbone, interrupted examples
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 

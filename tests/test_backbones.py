@@ -18,8 +18,8 @@ TIMM = ("timm/legacy_xception", "timm/test_convnext", "timm/test_vit")
 ODD = ("timm/levit_128s", "timm/tiny_vit_5m_224", "timm/swin_tiny_patch4_window7_224", "timm/poolformer_s12")
 TABLE = [name for name in BACKBONES if name != "tiny"]
 # One of each family; the others are the same modules, more of them.
-LIGHT = ("resnet18", "densenet121", "efficientnet_b0", "mobilenet_v3_small", "small", *TIMM[1:])
-FAMILIES = ("resnet18", "densenet121", "efficientnet_b0", "convnext_tiny", "mobilenet_v3_small", "vgg16")
+LIGHT = ("resnet18", "mobilenet_v3_small", "small", *TIMM[1:])
+FAMILIES = ("resnet18", "densenet121", "convnext_tiny", "mobilenet_v3_small", "vgg16")
 
 
 def every(*quick):
@@ -88,7 +88,7 @@ def no_weights_left():
     "backbone",
     [
         case
-        for case in every(*FAMILIES, "inception_v3")
+        for case in every(*FAMILIES)
         if not case.values[0].startswith(("vgg", "small", "timm/"))
     ],
 )
@@ -165,7 +165,7 @@ def test_what_is_stored_gives_the_same_training_and_predictions(backbone, few, t
         np.testing.assert_array_equal(on.predict_proba(few[0]), expected)
 
 
-@pytest.mark.parametrize("backbone", every("mobilenet_v3_small", "small", *TIMM[1:]))
+@pytest.mark.parametrize("backbone", every("small", *TIMM[1:]))
 def test_a_model_is_saved_exported_and_explained(backbone, few, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     clf = classifier(backbone, image_size=max(64, SIZES.get(backbone, 0))).fit(*few)

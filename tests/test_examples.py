@@ -254,6 +254,7 @@ def test_without_resume_a_model_is_trained_anew(train, capsys):
     assert "was trained with lr=0.5" in refusal(capsys, train, "--resume")
 
 
+@pytest.mark.slow
 def test_two_phases_go_on_where_they_were_interrupted(run, tmp_path, capsys):
     whole = run("07", folder="whole")
     assert "interrupted" in refusal(capsys, lambda: run("07", "--stop-after", 2))
@@ -264,6 +265,7 @@ def test_two_phases_go_on_where_they_were_interrupted(run, tmp_path, capsys):
     pd.testing.assert_frame_equal(*(history.drop(columns="dur") for history in histories))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "flags", "table"),
     [("06", [], "table.csv"), ("08", ["--backbones", "small"], "kappa.csv")],
