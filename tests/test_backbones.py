@@ -86,11 +86,7 @@ def no_weights_left():
 
 @pytest.mark.parametrize(
     "backbone",
-    [
-        case
-        for case in every(*FAMILIES)
-        if not case.values[0].startswith(("vgg", "small", "timm/"))
-    ],
+    [case for case in every(*FAMILIES) if not case.values[0].startswith(("vgg", "small", "timm/"))],
 )
 def test_logits_are_those_of_the_head_on_torchvisions_features(backbone, tmp_path):
     entry = BACKBONES[backbone]
