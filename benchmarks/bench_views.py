@@ -2,7 +2,8 @@
 
 340 chest radiographs (ChestX-ray8, Wang et al., CVPR 2017) with ImageNet weights, layer4 trained for ten
 epochs, five `PatientKFold` folds; AUROC of the mean over folds. A seed moves it by some hundredths, more
-than views and fresh changes differ: hence six seeds, and 128 px for time. Limit: the mean with
+than views and fresh changes differ: hence six seeds, and 128 px for time (two seeds at 224 px gave 0.849 fresh and
+0.865 with views, outside of the limit). Limit: the mean with
 ``augment_views=4`` within 0.01 of that with fresh augmentation. Needs MURAKIT_DATA or ../shared/data.
 """
 
