@@ -1,10 +1,9 @@
 """Fixed views against fresh augmentation, on real radiographs.
 
-340 chest radiographs (ChestX-ray8, Wang et al., CVPR 2017) with ImageNet weights, layer4 trained for ten
+340 chest radiographs (ChestX-ray8, Wang et al., CVPR 2017) at 224 px with ImageNet weights, layer4 trained for ten
 epochs, five `PatientKFold` folds; AUROC of the mean over folds. A seed moves it by some hundredths, more
-than views and fresh changes differ: hence six seeds, and 128 px for time (two seeds at 224 px gave 0.849 fresh and
-0.865 with views, outside of the limit). Limit: the mean with
-``augment_views=4`` within 0.01 of that with fresh augmentation. Needs MURAKIT_DATA or ../shared/data.
+than views and fresh changes differ: hence six seeds and a standard error of the paired differences.
+Limit: the mean with ``augment_views=4`` within 0.01 of that with fresh augmentation. Needs MURAKIT_DATA or ../shared/data.
 """
 
 import tempfile
@@ -53,7 +52,7 @@ def auroc(data, seed, quick, cache, params):
     clf = MuraClassifier(
         weights=DATA / "resnet18_imagenet_restored.pth",
         unfreeze="layer4",
-        image_size=64 if quick else 128,
+        image_size=64 if quick else 224,
         early_stopping=False,
         max_epochs=2 if quick else 10,
         random_state=seed,

@@ -75,21 +75,32 @@ class PathClassifier(NetClassifier):
         # The parameter may have been changed since the fit.
         return find_backbone(self._net.module_.name if name is None else name).input_size
 
+    def _train(self, train, valid, classes, seeds, *, continued, one_epoch=False):
+        if not one_epoch:
+            self._check_phases(continued)
+        return super()._train(train, valid, classes, seeds, continued=continued, one_epoch=one_epoch)
+
+    def _check_phases(self, continued):
+        """Raise where nothing is left of the epochs after those of the head alone and of the warm-up."""
+        unfreeze = self._first_trained_stage()
+        phases = {}
+        if not continued and unfreeze != "head":
+            phases["head_epochs"] = self.head_epochs
+        if self.lr_schedule == "cosine":
+            phases["warmup_epochs"] = self.warmup_epochs
+        if 0 < sum(phases.values()) >= self.max_epochs:
+            told = " and ".join(f"{name}={value}" for name, value in phases.items() if value)
+            raise ValueError(
+                f"{told} leave none of max_epochs={self.max_epochs} to train unfreeze={unfreeze!r} "
+                "at its learning rate. Lower them, or raise max_epochs."
+            )
+
     def _build_network(self, n_classes, seed):
         entry = find_backbone(self.backbone)
         side = self._side(entry.name)
         if side < entry.min_size or (entry.fixed_size and side != entry.input_size):
             least = f"{entry.input_size} px only" if entry.fixed_size else f"{entry.min_size} px and more"
             raise ValueError(f"image_size={self.image_size}: {self.backbone} takes images of {least}.")
-        phases = {"head_epochs": self.head_epochs if self._first_trained_stage() != "head" else 0}
-        if self.lr_schedule == "cosine":
-            phases["warmup_epochs"] = self.warmup_epochs
-        if 0 < sum(phases.values()) >= self.max_epochs:
-            told = " and ".join(f"{name}={value}" for name, value in phases.items() if value)
-            raise ValueError(
-                f"{told} leave none of max_epochs={self.max_epochs} to train unfreeze={self._first_trained_stage()!r} "
-                "at its learning rate. Lower them, or raise max_epochs."
-            )
         if self.decision_threshold is not None and n_classes != 2:
             raise ValueError(
                 f"decision_threshold={self.decision_threshold} is for two classes, and y has {n_classes}: set None."

@@ -392,6 +392,13 @@ def test_a_file_of_the_first_format_is_still_read(tmp_path):
     np.testing.assert_allclose(clf.predict_proba(fixture_image(tmp_path)), [FIXTURE_PROBA], atol=1e-5)
 
 
+def test_a_model_may_be_kept_whose_epochs_were_lowered_after_the_fit(images, tmp_path):
+    clf = quick_classifier(head_epochs=1, augment=False).fit(images.data[:16], images.target[:16])
+    save_model(clf.set_params(max_epochs=1), tmp_path / "model.safetensors")
+    loaded = load_model(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(loaded.predict_proba(images.data[:4]), clf.predict_proba(images.data[:4]))
+
+
 # -- what save_model refuses ----------------------------------------------------------------
 
 

@@ -190,6 +190,16 @@ def test_phases_that_leave_no_epoch_are_refused(images, params, message):
         fitted(images, **params)
 
 
+def test_phases_of_a_whole_fit_do_not_matter_to_one_epoch(images):
+    clf = quick_classifier(max_epochs=2, head_epochs=2).partial_fit(images.data[:16], images.target[:16])
+    assert clf.n_epochs_ == 1
+
+
+def test_a_warm_start_has_no_epochs_of_the_head_alone(images):
+    clf = fitted(images, head_epochs=2, warm_start=True).set_params(max_epochs=2)
+    assert clf.fit(images.data[:N], images.target[:N]).n_epochs_ == EPOCHS + 2
+
+
 def test_a_threshold_for_more_than_two_classes_is_refused_before_training(images):
     with pytest.raises(ValueError, match=r"decision_threshold=0.5 is for two classes, and y has 3"):
         quick_classifier(decision_threshold=0.5, early_stopping=False).fit(images.data[:9], [0, 1, 2] * 3)
