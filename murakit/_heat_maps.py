@@ -11,7 +11,7 @@ from ._geometry import placed
 from ._paths import as_paths, expand
 from ._style import paper
 from .classifier import MuraClassifier
-from .images import read_image, read_square
+from .images import open_gray, read_image, to_square
 from .networks import FromGrey
 
 __all__ = ["HeatMaps", "grad_cam", "pointing_game"]
@@ -229,13 +229,14 @@ def grad_cam(clf, X, *, target=None, method="gradcam", stage=None):
             explain = _Occlusion(attribution, model, clf._side())
         for start in range(0, len(images), _BATCH):
             part = images[start : start + _BATCH]
-            squares = np.stack([read_square(path, clf._side(), clf.resize) for path in part])
+            decoded = [open_gray(path) for path in part]
+            squares = np.stack([to_square(image, clf._side(), clf.resize) for image in decoded])
             grey = torch.from_numpy(squares)[:, None].to(device, torch.float32) / 255
             with torch.no_grad():
                 proba = model(grey).softmax(dim=1).cpu().numpy()
             wanted = proba.argmax(axis=1) if code is None else np.full(len(part), code)
             heat = explain(grey, torch.from_numpy(wanted).to(device)).clamp(min=0).cpu()
-            maps += [_fitted(one, path, clf) for one, path in zip(heat, part)]
+            maps += [_fitted(one, image.size, clf) for one, image in zip(heat, decoded)]
             probabilities += proba[np.arange(len(part)), wanted].tolist()
             codes += wanted.tolist()
     finally:
@@ -306,9 +307,9 @@ class _Occlusion:
             )[:, 0]
 
 
-def _fitted(heat, path, clf):
-    """Bring a map of the square to the image's own size, from 0 to 1."""
-    height, width = read_image(path).shape
+def _fitted(heat, own_size, clf):
+    """Bring a map of the square to the image's own width and height, from 0 to 1."""
+    width, height = own_size
     size = clf._side()
     left, top, inner_width, inner_height = placed(width, height, size, clf.resize)
     square = functional.interpolate(heat[None, None], (size, size), mode="bilinear", align_corners=False)

@@ -67,7 +67,7 @@ def read_image(path):
            [7, 7, 7]], dtype=uint8)
     """
     # np.array, not asarray: a view of Pillow's buffer would be read-only.
-    return np.array(_open_gray(path))
+    return np.array(open_gray(path))
 
 
 def read_square(path, size, resize="pad"):
@@ -110,7 +110,11 @@ def read_square(path, size, resize="pad"):
         raise ValueError(f"resize={resize!r} is not known: pass 'pad' or 'squash'.")
     if size < 1:
         raise ValueError(f"size={size!r} is no side of a square: pass a whole number of pixels, such as 224.")
-    image = _open_gray(path)
+    return to_square(open_gray(path), size, resize)
+
+
+def to_square(image, size, resize):
+    """Return the square of `read_square`, of a grayscale `PIL.Image`."""
     if resize == "squash":
         return np.array(image.resize((size, size), Image.Resampling.BILINEAR))
     left, top, width, height = placed(*image.size, size, resize)
@@ -119,7 +123,8 @@ def read_square(path, size, resize="pad"):
     return square
 
 
-def _open_gray(path):
+def open_gray(path):
+    """Return the 8-bit `PIL.Image` that `read_image` makes an array of."""
     path = os.fspath(path)
     with _named(path):
         if is_dicom(path):

@@ -91,6 +91,19 @@ def test_maps_are_of_the_images_own_size_and_the_model_stays_as_it_is(images, tw
     assert len(found.plot().axes) == 2
 
 
+def test_each_image_is_decoded_once_for_its_map(images, two_sizes, monkeypatch):
+    clf = quick_classifier().fit(images.data, images.target)
+    opened, real = [], Image.open
+
+    def counted(path, *args, **kwargs):
+        opened.append(str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(Image, "open", counted)
+    grad_cam(clf, two_sizes)
+    assert opened == two_sizes
+
+
 def test_occlusion_finds_what_alone_speaks_for_a_class(images, tmp_path):
     """A network that looks at brightness: covering the one bright spot is what hurts."""
     clf = quick_classifier(unfreeze="all").fit(images.data, images.target)
