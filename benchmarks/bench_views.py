@@ -2,8 +2,8 @@
 
 340 chest radiographs (ChestX-ray8, Wang et al., CVPR 2017) at 224 px with ImageNet weights, layer4 trained for ten
 epochs, five `PatientKFold` folds; AUROC of the mean over folds. A seed moves it by some hundredths, more
-than views and fresh changes differ: hence six seeds and a standard error of the paired differences.
-Limit: the mean with ``augment_views=4`` within 0.01 of that with fresh augmentation. Needs MURAKIT_DATA or ../shared/data.
+than views and fresh changes differ: hence six seeds and a standard error of the paired differences. Limit: the
+mean with ``augment_views=4`` within 0.01 of that with fresh augmentation. Needs MURAKIT_DATA or ../shared/data.
 """
 
 import tempfile

@@ -20,7 +20,7 @@ from ._batches import TrainingData
 from ._data import Images, check_comparable, check_groups, check_labels, plain
 from ._folding import forget, make_own, refresh
 from ._machine import autocasts, repeatable_threads, resolve_device, seeds_of
-from ._patients import joined, known_among, without
+from ._patients import known_after, known_among
 from ._progress import EpochProgress
 from ._splits import patient_holdout
 from ._training import OPTIMIZERS, TrainingNet, check_callbacks
@@ -262,7 +262,9 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
                 TrainingData(rows, part.code, weight, head_rows)
                 for (rows, head_rows), part, weight in zip(inputs, (train, valid), weights)
             ] + [None]
-            net = self._make_net(network, classes, seeds, validated=valid is not None, one_epoch=one_epoch)
+            net = self._make_net(
+                network, classes, seeds, validated=valid is not None, continued=continued, one_epoch=one_epoch
+            )
             if table is None or net.get_params_for("criterion"):
                 net.set_params(criterion__reduction="none")
             else:
@@ -311,35 +313,39 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
                 )
         return [*weights, None], table if by_class else None
 
-    def _make_net(self, network, classes, seeds, *, validated, one_epoch):
+    def _make_net(self, network, classes, seeds, *, validated, continued, one_epoch):
         names = [name for name in self.callbacks or () if isinstance(name, str)]
         if self.monitor != "loss":
             names.append(self.monitor)
         epochs = 1 if one_epoch else self.max_epochs
-        device = self._device()
+        options = {
+            "max_epochs": epochs,
+            "batch_size": self.batch_size,
+            "optimizer": self.optimizer,
+            "optimizer__weight_decay": self.weight_decay,
+            "lr": self.lr,
+            "backbone_lr_factor": self.backbone_lr_factor,
+            "unfreeze": self._first_trained_stage(),
+            **self._training_options(one_epoch=one_epoch),
+            "monitor": self.monitor,
+            "lr_patience": self.lr_patience,
+            "early_stopping": self.early_stopping and validated,
+            "n_iter_no_change": self.n_iter_no_change,
+        }
         return TrainingNet(
             network,
-            max_epochs=epochs,
-            batch_size=self.batch_size,
-            optimizer=self.optimizer,
-            optimizer__weight_decay=self.weight_decay,
-            lr=self.lr,
-            backbone_lr_factor=self.backbone_lr_factor,
-            unfreeze=self._first_trained_stage(),
-            **self._training_options(one_epoch=one_epoch),
-            monitor=self.monitor,
-            lr_patience=self.lr_patience,
-            early_stopping=self.early_stopping and validated,
-            n_iter_no_change=self.n_iter_no_change,
+            # Optimizers and schedules keep them, and a checkpoint cannot hold numbers of NumPy.
+            **{name: plain(value) for name, value in options.items()},
+            epochs_before=self.n_epochs_ if continued else 0,
             classes=classes,
             scorers=tuple(dict.fromkeys(names)),
-            autocast=self._autocast(device),
+            autocast=self._autocast(self._device()),
             rng=seeds.order,
             callbacks=[
                 copy.deepcopy(callback) for callback in self.callbacks or () if not isinstance(callback, str)
             ],
             progress=EpochProgress(epochs, type(self).__name__, disable=not self.verbose),
-            device=device,
+            device=self._device(),
             train_split=None,
             verbose=0,
         )
@@ -357,6 +363,8 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _keep(self, net, classes, train, valid, *, continued, one_epoch):
         """Set the fitted attributes: only now, so that a failed fit leaves none."""
+        before = (self.train_patients_, self.validation_patients_) if continued else None
+        trained, held = known_after(before, train.patient_names(), valid and valid.patient_names())
         state = net.optimizer_.state_dict() if one_epoch else None
         self._optimizer_state = state and (net.layout, state)
         best, score = net.best_epoch_, net.best_score_
@@ -376,14 +384,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         elif scored is not None and self.monitor == "loss":
             scored = -scored
         self.validation_score_ = scored
-        trained = train.patient_names()
-        if continued and trained is not None:
-            trained = None if self.train_patients_ is None else joined(self.train_patients_, trained)
-        held = valid.patient_names() if valid is not None else getattr(self, "validation_patients_", None)
-        if valid is None and held is not None:
-            held = without(held, trained) if continued and trained is not None else None
-        self.train_patients_ = trained
-        self.validation_patients_ = held
+        self.train_patients_, self.validation_patients_ = trained, held
 
     @property
     def net_(self):

@@ -75,6 +75,9 @@ def check_groups(groups, n_rows, name="groups"):
         int(group) if isinstance(group, float | np.floating) and group == int(group) else plain(group)
         for group in groups
     ]
+    if len({isinstance(group, str) for group in named}) > 1:
+        # A column of a spreadsheet may hold both; they can only be compared as one.
+        named[:] = [str(group) for group in named]
     return named
 
 

@@ -51,7 +51,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def open_disk(folder, limit=None):
-    """Return the `Disk` of a folder, or None where it cannot be used, with a warning that says so.
+    """Return the shelf of a folder, or None where it cannot be used, with a warning that says so.
 
     Parameters
     ----------
@@ -76,8 +76,7 @@ def open_disk(folder, limit=None):
             f"cache={folder!r} cannot be written to: what it holds is used, the rest is computed for this run "
             "alone. Allow writing there, or pass another folder."
         )
-    disk.limit = limit
-    return disk
+    return Limited(disk, limit)
 
 
 def connect(path):
@@ -116,7 +115,8 @@ def delete(folder):
 
 def path_in(folder):
     """Return the path of the file in a folder."""
-    return os.path.join(os.path.abspath(os.path.expanduser(os.fspath(folder))), FILE)
+    # Of a folder with two names, one: LMDB must not open a file twice.
+    return os.path.join(os.path.realpath(os.path.expanduser(os.fspath(folder))), FILE)
 
 
 class Disk:
@@ -136,7 +136,6 @@ class Disk:
 
     def __init__(self, path):
         self.path = path
-        self.limit = None
         self.pid = os.getpid()
         # LMDB's handles may be shared by threads, but the map may only grow while none reads.
         self.lock = threading.Lock()
@@ -225,8 +224,8 @@ class Disk:
         ]
         return self._put(pairs)
 
-    def room_for(self, n_values, n_bytes):
-        """Tell whether that many values more are within the limit and on the disk."""
+    def room_for(self, n_values, n_bytes, limit=None):
+        """Tell whether that many values more are within a limit and on the disk."""
         if not self.writable:
             return False
         page = 4096
@@ -236,8 +235,8 @@ class Disk:
             used = os.path.getsize(self.path)
         except OSError:
             return False
-        if self.limit is not None:
-            return used + need <= self.limit and need <= free
+        if limit is not None:
+            return used + need <= limit and need <= free
         return need <= free - min(_LEFT_FREE, free // 10)
 
     def describe(self, group, about):
@@ -335,6 +334,28 @@ class Disk:
                 "written with. They are computed anew. Check the disk; murakit.clear_cache deletes the cache."
             )
         self.rotten.add(key)
+
+
+class Limited:
+    """A `Disk` under a limit of one user, for the handle is shared by all users of a folder.
+
+    Parameters
+    ----------
+    disk : Disk
+    limit : int or None
+        Most bytes that its file may take.
+    """
+
+    def __init__(self, disk, limit):
+        self.disk = disk
+        self.limit = limit
+
+    def __getattr__(self, name):
+        return getattr(self.disk, name)
+
+    def room_for(self, n_values, n_bytes):
+        """Tell whether that many values more are within the limit and on the disk."""
+        return self.disk.room_for(n_values, n_bytes, self.limit)
 
 
 def _open(path):

@@ -2,6 +2,8 @@
 
 import copy
 import hashlib
+import os
+import threading
 import weakref
 
 import torch
@@ -10,7 +12,7 @@ from torch.nn import functional
 from torch.nn.utils import fuse_conv_bn_eval
 
 # Raised with every change of last bits in what folded stages compute; stored activations carry it.
-ARITHMETIC = 1
+ARITHMETIC = 2
 
 
 class Derived:
@@ -127,11 +129,40 @@ def _hash(stage):
     return digest.hexdigest()
 
 
+# Tracing replaces torch.nn.Module.__call__ for all threads; two at once would not put it back.
+_tracing = threading.Lock()
+
+
+def _after_fork():
+    global _tracing
+    _tracing = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class _Tracer(fx.Tracer):
+    """A tracer that lets other threads run their modules meanwhile."""
+
+    def __init__(self):
+        super().__init__()
+        self.thread = threading.get_ident()
+
+    def call_module(self, m, forward, args, kwargs):
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+
 def _fold(stage):
     # A copy: what is not folded must not share memory with a stage that is trained later.
     stage = copy.deepcopy(stage).eval().requires_grad_(False)
     try:
-        traced = fx.symbolic_trace(stage)
+        with _tracing:
+            tracer = _Tracer()
+            graph = tracer.trace(stage)
+        traced = fx.GraphModule(tracer.root, graph)
     except Exception:
         # Control flow that depends on the data: such a stage runs unfolded.
         return _laid_out(stage)

@@ -11,7 +11,7 @@ import torch
 
 from ._base import NetClassifier
 from ._checkpoint import Checkpoint, weights_of
-from ._data import Samples
+from ._data import Samples, plain
 from ._layers import SigmoidHead
 from ._onnx import onnx_logits
 from ._paths import as_paths, check_unique, expand, patients_of, regions_or_none
@@ -149,7 +149,7 @@ class PathClassifier(NetClassifier):
                 f"checkpoint: with random_state={self.random_state!r} another fit is another training, which cannot "
                 "go on from this one's. Set random_state to a whole number."
             )
-        params = {name: value for name, value in self.get_params().items() if name not in _NO_MATTER}
+        params = {name: plain(value) for name, value in self.get_params().items() if name not in _NO_MATTER}
         import murakit
 
         versions = murakit.__version__, torch.__version__, PIXELS

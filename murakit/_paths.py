@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ._places import basename, components, isdir, isfile, join, names, normal
+from ._places import absolute, basename, components, isdir, isfile, join, names
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", *DICOM_SUFFIXES)
@@ -270,7 +270,7 @@ def check_unique(images, sample):
     """Raise where two samples stand for the same image."""
     seen = {}
     for image, row in zip(images, sample):
-        other = seen.setdefault(normal(image), row)
+        other = seen.setdefault(absolute(image), row)
         if other != row:
             raise ValueError(
                 f"X: rows {other} and {row} both stand for the image {image!r}. Drop the duplicate; to "

@@ -47,6 +47,33 @@ def without(known, patients):
     return known[np.array([str(name) not in others for name in known], dtype=bool)]
 
 
+def known_after(before, trained, held):
+    """Return the patients who were trained on, and those who chose an epoch, in this fit or one before.
+
+    Parameters
+    ----------
+    before : tuple of two sequences (or None) or None
+        The same of the fits before; None: there was none that this fit went on from.
+    trained, held : sequence or None
+        The patients of this fit, where they are known.
+
+    Returns
+    -------
+    trained, held : ndarray or None
+        Of a patient in both, the first.
+    """
+    if before is None:
+        return trained, held
+    trained_before, held_before = before
+    if trained is not None:
+        trained = None if trained_before is None else joined(trained_before, trained)
+    if held_before is not None:
+        held = held_before if held is None else joined(held_before, held)
+    if held is not None and trained is not None:
+        held = without(held, trained)
+    return trained, held
+
+
 def hashed(patients, salt):
     """Return the hashes of patients as a list of texts; what is a hash already stays as it is."""
     hashes = [str(name) if _HASH.fullmatch(str(name)) else _hash(name, salt) for name in patients]

@@ -86,7 +86,7 @@ class HistoryDisplay:
         history = self.history
         if not len(history):
             raise ValueError("The history holds no epoch: fit first.")
-        scores = [name for name in history if name.startswith("valid_") and not name.endswith("_loss")]
+        scores = [name for name in history if name.startswith("valid_") and name != "valid_loss"]
         n_panels = 3 if scores else 2
         with paper() as plt:
             if axes is None:

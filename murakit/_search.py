@@ -1,6 +1,7 @@
 """`MuraSearchCV`: Optuna's trials, scikit-learn's scores."""
 
 import copy
+import math
 import time
 import warnings
 from numbers import Integral
@@ -18,12 +19,13 @@ from sklearn.utils.validation import indexable
 from ._progress import progress_bar
 from ._trials import (
     Folds,
+    all_failed,
     as_distributions,
     as_json,
     check_refit,
     claim,
     failed,
-    quiet_optuna,
+    open_study,
     sampler_seed_of,
     score,
     settings_of,
@@ -56,8 +58,9 @@ class MuraSearchCV(BaseSearchCV):
         What is searched over, a `MuraClassifier` for example.
     param_distributions : dict of str to optuna distribution or list
         What to draw each parameter from; a list is a choice. See `search_space`.
-    n_trials : int, default=10
-        Number of trials in the study, those of earlier runs of the same study included.
+    n_trials : int or None, default=10
+        Number of trials in the study, those of earlier runs of the same study included. None: as many
+        as `timeout` allows.
     cv : int, cross-validation generator or iterable, default=None
         The folds. None: ``PatientKFold(5)``; an int: ``PatientKFold`` of as many.
     scoring : str, callable, list, tuple or dict, default=None
@@ -192,6 +195,8 @@ class MuraSearchCV(BaseSearchCV):
         """
         X, y = indexable(X, y)
         check_refit(self.scoring, self.refit)
+        if self.n_trials is None and self.timeout is None:
+            raise ValueError("n_trials=None and timeout=None: the search would never end. Pass one of them.")
         # What an earlier fit left must not stand beside what this one finds.
         for name in [name for name in vars(self) if name.endswith("_") and name != "study_"]:
             delattr(self, name)
@@ -217,16 +222,8 @@ class MuraSearchCV(BaseSearchCV):
             raise
         finally:
             self.verbose = self._loud
-            for name in (
-                "_table",
-                "_latest",
-                "_distributions",
-                "_evaluated",
-                "_failure",
-                "_loud",
-                "_n_folds",
-            ):
-                self.__dict__.pop(name, None)
+            for name in ("table", "latest", "distributions", "evaluated", "failure", "loud", "n_folds"):
+                self.__dict__.pop(f"_{name}", None)
         return self
 
     def get_metadata_routing(self):
@@ -260,11 +257,7 @@ class MuraSearchCV(BaseSearchCV):
         if resumable and held.user_attrs.get(_DATA) == data:
             study = held
         else:
-            with quiet_optuna():
-                name = self.study_name
-                study = optuna.create_study(
-                    storage=self.storage, study_name=name, direction="maximize", load_if_exists=True
-                )
+            study = open_study(self.storage, self.study_name)
         study.pruner = self.pruner or optuna.pruners.NopPruner()
         if study.direction != optuna.study.StudyDirection.MAXIMIZE:
             raise ValueError(
@@ -294,15 +287,16 @@ class MuraSearchCV(BaseSearchCV):
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
         at_once = effective_n_jobs(self.n_jobs) if self.pruner is not None else 1
         done = len(self._finished())
+        wished = math.inf if self.n_trials is None else self.n_trials
         with progress_bar(
             total=self.n_trials, desc="MuraSearchCV", unit="trial", disable=not self._loud
         ) as bar:
-            bar.update(min(done, self.n_trials))
-            while done < self.n_trials and not self.study_._stop_flag:
+            bar.update(min(done, wished))
+            while done < wished and not self.study_._stop_flag:
                 if deadline is not None and time.monotonic() > deadline:
                     break
                 with stoppable(self.study_):
-                    self._run_trials(min(at_once, self.n_trials - done), evaluate_candidates, folds)
+                    self._run_trials(min(at_once, wished - done), evaluate_candidates, folds)
                 # Asked anew each time: other processes may work on the same study.
                 now = len(self._finished())
                 bar.update(now - done)
@@ -351,10 +345,10 @@ class MuraSearchCV(BaseSearchCV):
             # scikit-learn raises where all fits of one call fail; here that is one trial among others.
             warnings.warn(str(error), FitFailedWarning, stacklevel=2)
             self._failure = str(error)
-            latest = [None] * (len(active) * n_folds)
+            latest = [all_failed(self)] * (len(active) * n_folds)
         finally:
             self.n_splits_ = self._n_folds
-        errors = [record["fit_error"] for record in latest if record is not None and record["fit_error"]]
+        errors = [record["fit_error"] for record in latest if record is not None and record.get("fit_error")]
         self._failure = errors[-1] if errors else self._failure
         for number, trial in enumerate(active):
             records[trial.number] += latest[number * n_folds : (number + 1) * n_folds]

@@ -5,7 +5,7 @@ import torch
 
 from ._ahead import ahead
 from ._machine import free_device_memory
-from ._store import Files, TensorRows, shelves_of
+from ._store import Files, Rows, TensorRows, shelves_of
 from .store import FeatureStore, ImageStore
 
 # Images in a batch of predictions: enough to fill the device.
@@ -85,6 +85,10 @@ class Sources:
             if self.network.before(self.unfreeze):
                 stores = [self._features(self.images, self.unfreeze, number) for number in numbers]
                 inputs = self._open(stores, files)
+                if inputs is None and augmented:
+                    # Without room for the views, they are made in each step, but remain the same.
+                    self.images.open(files)
+                    inputs = ViewRows([Rows(store, files, stored=False) for store in stores])
                 sources = sources if inputs is None else stores
             if head_epochs and self.unfreeze != "head":
                 stores = [self._features(source, "head", view) for source, view in zip(sources, numbers)]
@@ -109,13 +113,15 @@ class Sources:
         )
 
     def _open(self, stores, files):
-        if not stores[0].fits(files, len(stores)):
+        if not stores[0].fits(files, stores[1:]):
             stores[0].state(files, len(files), len(stores))
             return None
         rows = [store.open(files, stated=False) for store in stores]
         if any(row is None for row in rows):
             return None
-        stores[0].state(files, 0, len(stores))
+        # What went elsewhere than the others is to be told.
+        last = max(stores, key=lambda store: store.place != store.shelves[0].place)
+        last.state(files, 0, len(stores))
         return rows[0] if len(rows) == 1 else ViewRows(rows)
 
     def _placed(self, rows):

@@ -56,7 +56,7 @@ def patient_folds(patients, labels, regions, n_splits, *, shuffle, random_state)
         )
     rows = np.zeros(len(patients))
     if labels is None:
-        splitter = GroupKFold(n_splits, shuffle=shuffle, random_state=random_state)
+        splitter = GroupKFold(n_splits, shuffle=shuffle, random_state=random_state if shuffle else None)
         return _fold_numbers(splitter.split(rows, groups=patients), len(patients))
     splitter = StratifiedGroupKFold(n_splits, shuffle=shuffle, random_state=random_state if shuffle else None)
     codes = strata(labels, regions)

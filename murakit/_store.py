@@ -176,11 +176,14 @@ class Store(ABC):
 
     def lacking(self, files):
         """Return the rows that are on no shelf."""
+        if self.shelves:
+            # Once for all batches to come: a file that is touched meanwhile stays what it was.
+            files.ids  # noqa: B018
         return np.flatnonzero(~self._has(files))
 
-    def fits(self, files, n_stores=1):
-        """Tell whether the missing rows of so many stores of this kind fit on one shelf."""
-        need = len(self.lacking(files)) * n_stores
+    def fits(self, files, others=()):
+        """Tell whether the rows that this store and others of its kind lack fit on one shelf."""
+        need = sum(len(store.lacking(files)) for store in (self, *others))
         return not need or any(shelf.room_for(need, self.n_bytes) for shelf in self.shelves)
 
     def stream(self, paths, batch_size, shelf=None, bar=None):
@@ -225,6 +228,9 @@ class Store(ABC):
             np.random.default_rng().shuffle(chunks)
         with progress_bar(total=len(files), desc=self.doing, unit="image", disable=not self.verbose) as bar:
             for part in chunks:
+                # Others may have filled it meanwhile.
+                if not shelf.room_for(len(part), self.n_bytes):
+                    break
                 for _ in self.stream(part, PASS, shelf, bar):
                     pass
 
@@ -315,7 +321,9 @@ class Rows:
         return self.stored and self.n_bytes <= _HELD_BYTES
 
     def __getitem__(self, rows):
-        return self.__getitems__(np.arange(len(self))[rows])
+        chosen = np.arange(len(self))[rows]
+        batch = self.__getitems__(np.atleast_1d(chosen))
+        return batch if chosen.ndim else batch[0]
 
     def __getitems__(self, rows):
         """Return the batch (b, ...) of some rows."""

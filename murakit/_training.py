@@ -81,6 +81,7 @@ class TrainingNet(NeuralNet):
         classes=None,
         scorers=(),
         autocast=False,
+        epochs_before=0,
         rng=None,
         progress=None,
         criterion=nn.CrossEntropyLoss,
@@ -103,6 +104,7 @@ class TrainingNet(NeuralNet):
         self.classes = classes
         self.scorers = scorers
         self.autocast = autocast
+        self.epochs_before = epochs_before
         self.rng = rng
         self.progress = progress
 
@@ -263,7 +265,7 @@ class TrainingNet(NeuralNet):
             train = whole_train.in_phase(head_only=head_only)
             valid = None if whole_valid is None else whole_valid.in_phase(head_only=head_only)
             if hasattr(train.inputs, "start_epoch"):
-                train.inputs.start_epoch(epoch - 1)
+                train.inputs.start_epoch(self.epochs_before + epoch - 1)
             batches = Batches(train, self.batch_size, self.rng, self.device)
             if self.lr_schedule == "cosine" and self.steps_ is None:
                 self._start_steps(len(batches), head_only=head_only)
@@ -349,7 +351,7 @@ class TrainingNet(NeuralNet):
                 "no epoch can be called the best. Use monitor='loss', or a larger validation_fraction so that "
                 "every class is among them."
             )
-        score = -value if self.watched_.endswith("_loss") else value
+        score = -value if self.watched_ in ("train_loss", "valid_loss") else value
         if self.plateau_ is not None:
             self.plateau_.step(score)
         gained = self.best_score_ is None or score > self.best_score_

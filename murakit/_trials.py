@@ -3,7 +3,7 @@
 import logging
 import os
 from contextlib import contextmanager
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 import optuna
@@ -34,7 +34,7 @@ def claim(study, key, value, what):
     """Write into a new study what it is of, and refuse one that is of something else."""
     found = study.user_attrs.get(key, value)
     if found != value:
-        detail = "" if what == "data" else f" ({found} instead of {value})"
+        detail = "" if what == "data" else f" ({_difference(found, value)})"
         raise ValueError(
             f"The study {study.study_name!r} was made with other {what}{detail}, so that its scores cannot be "
             "compared with new ones. Pass another study_name."
@@ -42,16 +42,64 @@ def claim(study, key, value, what):
     study.set_user_attr(key, value)
 
 
+def _difference(found, value):
+    """Tell in words how two settings differ."""
+    if not (isinstance(found, dict) and isinstance(value, dict)):
+        return f"{found} instead of {value}"
+    names = sorted(name for name in {*found, *value} if found.get(name) != value.get(name))
+    return ", ".join(f"{name}={found.get(name)!r} instead of {value.get(name)!r}" for name in names)
+
+
+def open_study(storage, name):
+    """Return the study of that name, made where there is none; raise where the storage cannot be used."""
+    try:
+        with quiet_optuna():
+            return optuna.create_study(
+                storage=storage, study_name=name, direction="maximize", load_if_exists=True
+            )
+    except Exception as error:
+        # Of SQLAlchemy, or of a driver of one of its databases.
+        if storage is None or not type(error).__module__.startswith(("sqlalchemy", "sqlite3")):
+            raise
+        raise ValueError(
+            f"storage={storage!r} cannot be opened ({type(error).__name__}). For a file, pass 'sqlite:///search.db', "
+            "in a folder that exists."
+        ) from error
+
+
+_UNKNOWN = object()
+
+
+def _in_words(value):
+    """Return a parameter as JSON gives it back, or `_UNKNOWN` for objects that have no lasting name."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, os.PathLike):
+        return str(value)
+    if isinstance(value, dict):
+        words = {str(key): _in_words(part) for key, part in value.items()}
+        return _UNKNOWN if _UNKNOWN in words.values() else words
+    if isinstance(value, list | tuple):
+        words = [_in_words(part) for part in value]
+        return _UNKNOWN if any(word is _UNKNOWN for word in words) else words
+    return value if isinstance(value, str | int | float | type(None)) else _UNKNOWN
+
+
 def settings_of(search, n_folds, distributions):
     """Return what decides a trial's scores, beside the data and the drawn parameters, in words."""
     # Neither where a result is kept nor who computes it decides what it is.
     nowhere = {"verbose", "n_jobs", "device", "cache", "cache_limit", "runtime"}
     plain = {
-        name: str(value) if isinstance(value, os.PathLike) else value
+        name: words
         for name, value in search.estimator.get_params().items()
         if name not in distributions
         and name.rpartition("__")[2] not in nowhere
-        and isinstance(value, str | int | float | os.PathLike | type(None))
+        and (words := _in_words(value)) is not _UNKNOWN
+    }
+    space = {
+        name: words
+        for name, value in distributions.items()
+        if (words := _in_words(getattr(value, "choices", repr(value)))) is not _UNKNOWN
     }
     scoring = search.scoring
     if isinstance(scoring, list | tuple | set | dict):
@@ -65,7 +113,8 @@ def settings_of(search, n_folds, distributions):
         "return_train_score": search.return_train_score,
         "number of folds": n_folds,
         "estimator": type(search.estimator).__name__,
-        "parameters of the estimator": repr(sorted(plain.items())),
+        "parameters of the estimator": plain,
+        "search space": space,
     }
 
 
@@ -99,6 +148,17 @@ def failed(template):
         key: dict.fromkeys(value, np.nan) if isinstance(value, dict) else np.nan
         for key, value in template.items()
     }
+
+
+def all_failed(search):
+    """Return the record of folds that all failed: ``error_score`` for each score, or None where that is no number."""
+    if not isinstance(search.error_score, Real) or np.isnan(search.error_score):
+        return None
+    scores = float(search.error_score)
+    if isinstance(search.scoring, list | tuple | set | dict):
+        scores = dict.fromkeys(search.scoring, scores)
+    record = {"test_scores": scores, "fit_time": 0.0, "score_time": 0.0}
+    return {**record, "train_scores": scores} if search.return_train_score else record
 
 
 def score(record, name):

@@ -1,6 +1,5 @@
 """The network that turns uint8 radiographs into logits, and how it is built from a backbone."""
 
-import itertools
 import re
 from contextlib import nullcontext
 
@@ -16,8 +15,8 @@ from ._weight_files import backbone_weights, seeded
 
 __all__ = ["BACKBONES", "Backbone", "Radiograph", "build_radiograph", "list_backbones"]
 
-# Values of inputs that go through stages on the CPU together: eight images of 224 px.
-_CACHED_VALUES = 8 * 3 * 224 * 224
+# Images that go through frozen stages on a CPU together.
+_PORTION = 8
 
 # Shapes of activations, for which a network has to be run.
 _SHAPES = {}
@@ -129,7 +128,7 @@ class Radiograph(nn.Module):
 
     # -- stages that do not change ----------------------------------------------------------
 
-    def run_before(self, stage, inputs, *, begin=None, draws=None):
+    def run_before(self, stage, inputs, *, begin=None, draws=None, exact=True):
         """Run the stages before one, as they are: no gradient, BatchNorms folded into convolutions.
 
         The one way in which frozen stages are computed, so that the result is the same, to the last
@@ -145,6 +144,8 @@ class Radiograph(nn.Module):
             The first stage that is run, where `inputs` are no radiographs.
         draws : Tensor of shape (7, b) or None
             Numbers for the augmentation, see `Augmentation.apply`.
+        exact : bool
+            Whether the result of an image on a CPU must not depend on how many are given with it.
 
         Returns
         -------
@@ -156,7 +157,7 @@ class Radiograph(nn.Module):
             # Alone, an image takes another path through the kernels and differs in the last bits.
             twice = None if draws is None else draws.expand(-1, 2)
             inputs = inputs.expand(2, *inputs.shape[1:])
-            return self.run_before(stage, inputs, begin=begin, draws=twice)[:1]
+            return self.run_before(stage, inputs, begin=begin, draws=twice, exact=exact)[:1]
         # Without this, autograd would keep the activations of stages that get no gradient.
         with torch.set_grad_enabled(torch.is_grad_enabled() and not names):
             x = self._enter(inputs, begin, draws)
@@ -167,7 +168,7 @@ class Radiograph(nn.Module):
                 grey = x.permute(0, 2, 3, 1)
                 x = torch.addcmul(-self.mean / self.std, grey, 1 / self.std).permute(0, 3, 1, 2)
             if names:
-                x = _run(x, stages if entry is None else [entry, *stages[1:]])
+                x = _run(x, stages if entry is None else [entry, *stages[1:]], exact)
             return self.pool(x) if stage == "head" else x
 
     def shape_before(self, stage, image_shape):
@@ -228,7 +229,7 @@ class Radiograph(nn.Module):
 
     def infer(self, inputs, begin=None):
         """Return the logits as `forward` does in evaluation, with every BatchNorm folded."""
-        return self.head(self.run_before("head", inputs, begin=begin))
+        return self.head(self.run_before("head", inputs, begin=begin, exact=False))
 
 
 def log_probabilities(logits):
@@ -259,29 +260,26 @@ class FromGrey(nn.Module):
         return self.head(self.pool(self.stages((grey - self.mean) / self.std)))
 
 
-def _run(x, stages):
-    """Run stages in turn; on the CPU, those of few weights and large activations on a few images at a time.
+def _run(x, stages, exact):
+    """Run stages in turn; on the CPU, on a few images at a time, and with `exact` on so many always.
 
-    What is made on the way then stays in the processor's caches. Stages of many weights would have to
-    load them for each portion.
+    What is made on the way then stays in the processor's caches. And as kernels are chosen by the shape
+    of their input, images in portions of another size would differ in the last bits.
     """
-    n_light = 0
-    if x.device.type == "cpu":
-        light = (sum(p.numel() for p in stage.parameters()) <= _CACHED_VALUES for stage in stages)
-        n_light = len(list(itertools.takewhile(bool, light)))
-    # Portions of equal size, so that none is a single image.
-    # What comes of a grey image is as much as comes of three channels.
-    n_values = x[0].numel() * (3 if x.shape[1] == 1 else 1)
-    n_portions = -(-len(x) // max(4, _CACHED_VALUES // n_values)) if n_light else 1
+    n_images = len(x)
+    if x.device.type != "cpu" or (n_images < _PORTION and not exact):
+        for stage in stages:
+            x = stage(x)
+        return x
     parts = []
-    for part in x.tensor_split(n_portions):
-        for stage in stages[:n_light]:
+    for part in x.split(_PORTION):
+        lacking = _PORTION - len(part)
+        if lacking:
+            part = torch.cat([part, part[-1:].expand(lacking, *part.shape[1:])])
+        for stage in stages:
             part = stage(part)
         parts.append(part)
-    x = torch.cat(parts) if n_portions > 1 else parts[0]
-    for stage in stages[n_light:]:
-        x = stage(x)
-    return x
+    return (parts[0] if len(parts) == 1 else torch.cat(parts))[:n_images]
 
 
 def find_backbone(name):

@@ -75,7 +75,8 @@ class ImageStore(Store):
         verbose=0,
         shelves=None,
     ):
-        self.image_size = image_size
+        # JSON, which the key is made of, knows no numbers of NumPy.
+        self.image_size = image_size = int(image_size)
         self.resize = resize
         self.n_threads = n_threads(n_jobs)
         about = {
@@ -164,6 +165,9 @@ class FeatureStore(Store):
             # Other kernels, other last bits.
             "computed by": f"{_arithmetic(self.device)}, autocast {autocast}",
         }
+        if source.stage is not None and source.dtype != np.float32:
+            # What was rounded on the way is not what comes of the image at once.
+            about["from"] = source.stage
         self.images = images = source if source.stage is None else source.images
         shape = network.shape_before(stage, images.shape)
         if int(np.prod(shape)) * np.dtype(dtype).itemsize > _WORTH_STORING * images.n_bytes:

@@ -62,6 +62,19 @@ def test_the_weights_and_the_history_are_the_same(images, tmp_path, monkeypatch,
     assert list((tmp_path / "kept").iterdir()) == []
 
 
+def test_parameters_may_be_numbers_of_numpy(images, tmp_path):
+    numbers = {"max_epochs": 4, "n_iter_no_change": 4, "lr_patience": 1, "batch_size": 8, "random_state": 0}
+    rates = {"lr": 1e-2, "weight_decay": 1e-2, "backbone_lr_factor": 0.1, "dropout": 0.1, "mixup": 0.2}
+    rates |= {"ema_decay": 0.8, "label_smoothing": 0.1, "stage_lr_decay": 0.5}
+    numpy = {name: np.int64(value) for name, value in numbers.items()}
+    numpy |= {name: np.float64(value) for name, value in rates.items()}
+    for schedule in ("plateau", "cosine"):
+        whole = quick_classifier(**numbers, **rates, lr_schedule=schedule).fit(images.data, images.target)
+        clf = quick_classifier(**numpy, lr_schedule=schedule, checkpoint=tmp_path)
+        train_interrupted(clf, images, 3)
+        assert same_state(state_of(clf.fit(images.data, images.target)), state_of(whole))
+
+
 @pytest.mark.parametrize(
     "change", [{"lr": 0.5}, {"random_state": 1}, {"max_epochs": 5}, {"rows": slice(0, -1)}], ids=str
 )

@@ -1,5 +1,7 @@
 """Bad input is refused before any training, with the place, the cause and the remedy."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -60,6 +62,15 @@ def test_a_missing_group(images):
 def test_duplicate_paths(images):
     with pytest.raises(ValueError, match=r"rows 2 and \d+ both stand for the image .*sample_weight"):
         quick_classifier().fit([*images.data, images.data[2]], [*images.target, images.target[2]])
+
+
+def test_a_path_in_two_spellings(images, monkeypatch):
+    monkeypatch.chdir(os.path.dirname(images.data[2]))
+    again = os.path.basename(images.data[2])
+    with pytest.raises(ValueError, match=r"rows 2 and \d+ both stand for"):
+        quick_classifier().fit(
+            [*images.data, again], [*images.target, images.target[2]], groups=[*images.patients, "x"]
+        )
 
 
 def test_an_image_beside_its_own_study(images, studies):

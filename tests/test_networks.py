@@ -64,6 +64,33 @@ def test_a_run_in_half_precision_leaves_nothing_for_those_in_full():
         assert torch.equal(second.infer(images), expected)
 
 
+@pytest.mark.parametrize("backbone, size", [("resnet18", 64), ("resnet50", 64), ("densenet121", 64)])
+def test_what_frozen_stages_make_of_an_image_does_not_depend_on_how_many_there_are(backbone, size):
+    network = build_radiograph(
+        backbone, 2, weights=None, unfreeze="head", dropout=0.0, augmentation=None, seed=0
+    ).eval()
+    images = torch.randint(0, 256, (33, 1, size, size), dtype=torch.uint8)
+    with torch.inference_mode():
+        whole = network.run_before("head", images)
+        for n_images in (1, 2, 7, 16, 20):
+            assert torch.equal(network.run_before("head", images[:n_images]), whole[:n_images]), n_images
+
+
+def test_threads_fold_and_run_networks_at_once():
+    def infer(seed):
+        with torch.inference_mode():
+            return build(seed=seed).eval().infer(images)
+
+    images = torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8)
+    expected = infer(0)
+    for _ in range(3):
+        with ThreadPoolExecutor(8) as pool:
+            for found in pool.map(infer, [0] * 16):
+                assert torch.equal(found, expected)
+    # Tracing replaces what every module is called by, and has to put it back.
+    assert nn.Linear(2, 2)(torch.zeros(1, 2)).shape == (1, 2)
+
+
 def test_another_first_layer_takes_three_channels():
     torch.manual_seed(0)
     stage = nn.Sequential(nn.Conv2d(3, 6, 3, stride=1, padding=1), nn.ReLU())

@@ -18,7 +18,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_s
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from murakit import MuraClassifier, MuraSearchCV, search_space
+from murakit import MuraClassifier, MuraSearchCV, PatientKFold, search_space
 
 C = {"C": FloatDistribution(1e-3, 1e2, log=True)}
 CV = KFold(3)
@@ -216,6 +216,43 @@ def test_a_study_of_other_data_is_refused(numbers, tmp_path):
         search(**stored).set_params(study_name=minimised.study_name).fit(X, y)
 
 
+def test_what_is_other_in_a_study_is_named(images, tmp_path):
+    options = {
+        "cv": PatientKFold(2),
+        "storage": f"sqlite:///{tmp_path}/search.db",
+        "study_name": "s",
+        "n_trials": 1,
+    }
+    weights = {"class_weight": {0: 1, 1: 1}, "lr": np.float64(1e-2), "max_epochs": 1}
+    space = {"dropout": FloatDistribution(0.0, 0.5)}
+
+    def fit(space=space, **params):
+        clf = quick_classifier(**{**weights, **params})
+        return MuraSearchCV(clf, space, **options).fit(images.data, images.target)
+
+    fit()
+    fit(lr=1e-2)
+    with pytest.raises(
+        ValueError, match=r"\(class_weight=\{'0': 1, '1': 1\} instead of \{'0': 1, '1': 9\}\)"
+    ):
+        fit(class_weight={0: 1, 1: 9})
+    with pytest.raises(ValueError, match="other search space .*high=0.5.* instead of .*high=0.1"):
+        fit({"dropout": FloatDistribution(0.0, 0.1)})
+
+
+@pytest.mark.parametrize("storage", ["search.db", "sqlite:////no/such/folder/search.db"])
+def test_a_storage_that_cannot_be_opened_is_an_error_with_a_remedy(numbers, storage):
+    with pytest.raises(ValueError, match=r"storage='.*' cannot be opened .*sqlite:///search.db"):
+        search(storage=storage, study_name="s").fit(*numbers)
+
+
+def test_without_a_number_of_trials_the_time_decides(numbers):
+    found = search(n_trials=None, timeout=0.3).fit(*numbers)
+    assert len(found.cv_results_["params"]) >= 1
+    with pytest.raises(ValueError, match="would never end"):
+        search(n_trials=None).fit(*numbers)
+
+
 def test_two_processes_work_on_one_study(tmp_path):
     script = textwrap.dedent(f"""
         from sklearn.datasets import make_classification
@@ -334,20 +371,25 @@ def test_the_callers_optuna_is_left_as_it_was(numbers):
     assert optuna.logging.get_verbosity() == before
 
 
-def test_a_number_as_error_score_counts_as_in_scikit_learn(numbers):
+@pytest.mark.parametrize("pruner", [None, optuna.pruners.NopPruner()], ids=["none", "by fold"])
+@pytest.mark.parametrize("scoring", ["accuracy", ["accuracy", "roc_auc"]], ids=["one", "two"])
+def test_a_number_as_error_score_counts_as_in_scikit_learn(numbers, pruner, scoring):
     class FailsOnce(LogisticRegression):
         def fit(self, X, y):
-            if X[0, 0] == numbers[0][0, 0]:
+            if len(X) < len(numbers[0]) and X[0, 0] == numbers[0][0, 0]:
                 raise MemoryError("too small a machine")
             return super().fit(X, y)
 
+    # Our search has to know by which of two scores it goes.
+    options = {"scoring": scoring, "refit": "accuracy" if len(scoring) == 2 else False}
+    options["error_score"] = -1.0
     with pytest.warns(sklearn.exceptions.FitFailedWarning):
-        ours = MuraSearchCV(FailsOnce(), {"C": [1.0]}, n_trials=1, cv=CV, error_score=-1.0, refit=False).fit(
+        ours = MuraSearchCV(FailsOnce(), {"C": [1.0]}, n_trials=1, cv=CV, pruner=pruner, **options).fit(
             *numbers
         )
     with pytest.warns(sklearn.exceptions.FitFailedWarning):
-        theirs = GridSearchCV(FailsOnce(), {"C": [1.0]}, cv=CV, error_score=-1.0, refit=False).fit(*numbers)
-    for key in ("split0_test_score", "split1_test_score", "split2_test_score", "mean_test_score"):
+        theirs = GridSearchCV(FailsOnce(), {"C": [1.0]}, cv=CV, **options).fit(*numbers)
+    for key in [key for key in theirs.cv_results_ if "_test_" in key]:
         assert ours.cv_results_[key].tolist() == theirs.cv_results_[key].tolist()
 
 

@@ -70,6 +70,14 @@ def test_a_seed_repeats_and_another_differs(random_studies):
         assert tests(kind(1)) == tests(kind(1)) != tests(kind(2))
 
 
+def test_a_seed_without_shuffling_changes_nothing_with_labels_or_without(random_studies):
+    X, y = random_studies
+    for labels in (y, None):
+        splits = [PatientKFold(3, random_state=seed).split(X, labels) for seed in (None, 0)]
+        for (_, one), (_, other) in zip(*splits):
+            assert one.tolist() == other.tolist()
+
+
 def test_the_global_random_state_is_left_alone(random_studies):
     X, y = random_studies
     before = check_random_state(None).get_state()[1].copy()

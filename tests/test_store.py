@@ -25,6 +25,7 @@ from murakit import (
     CacheWarning,
     MuraSearchCV,
     PatientKFold,
+    _store,
     cache_info,
     clear_cache,
     networks,
@@ -158,10 +159,8 @@ def test_the_same_bits_come_out_wherever_things_are_stored(images, tmp_path, mon
     fits = [quick_classifier(**OPTIONS[name], cache=cache) for cache in (None, tmp_path, tmp_path)]
     for clf in fits:
         clf.fit(images.data, images.target)
-    fixed = "views" in name
-    if not fixed:  # fixed views need a place
-        monkeypatch.setattr("murakit._store.free_memory", lambda: 0)
-        fits.append(quick_classifier(**OPTIONS[name]).fit(images.data, images.target))
+    monkeypatch.setattr("murakit._store.free_memory", lambda: 0)
+    fits.append(quick_classifier(**OPTIONS[name]).fit(images.data, images.target))
     proba = [clf.predict_proba(images.data) for clf in fits]
     for clf, theirs in zip(fits[1:], proba[1:]):
         assert same_state(state_of(fits[0]), state_of(clf))
@@ -217,6 +216,16 @@ def test_each_view_is_computed_once_for_all_seeds(images, tmp_path, passes):
     assert sum(passes) == 2 * len(images.data)
 
 
+def test_a_view_after_the_other_is_shown_by_partial_fits_too(images, monkeypatch):
+    shown = []
+    monkeypatch.setattr(ViewRows, "start_epoch", lambda rows, epoch: shown.append(epoch))
+    clf = quick_classifier(augment_views=3)
+    for _ in range(3):
+        clf.partial_fit(images.data, images.target)
+    clf.set_params(warm_start=True, early_stopping=False).fit(images.data, images.target)
+    assert shown == [0, 1, 2, 3, 4]
+
+
 def test_an_epoch_shows_one_view_of_each_image_and_the_next_another():
     n_images, n_views = 6, 3
     views = [TensorRows(torch.arange(n_images)[:, None] + 100 * number) for number in range(n_views)]
@@ -249,6 +258,15 @@ def test_half_precision_is_stored_on_request(images, tmp_path):
     features = info[info.kind == "features"].iloc[0]
     assert features.n_bytes == features.n_images * (8 * 8 * 4 * 2 + 4)
     np.testing.assert_allclose(half.predict_proba(images.data), full.predict_proba(images.data), atol=0.05)
+
+
+def test_what_was_rounded_on_the_way_is_not_taken_for_what_was_not(images, tmp_path):
+    X, y = images.data[:16], images.target[:16]
+    half = {"augment": False, "feature_dtype": "float16", "early_stopping": False}
+    fresh = quick_classifier(unfreeze="head", **half, cache=tmp_path / "one").fit(X, y)
+    quick_classifier(unfreeze="two", head_epochs=1, **half, cache=tmp_path / "two").fit(X, y)
+    after = quick_classifier(unfreeze="head", **half, cache=tmp_path / "two").fit(X, y)
+    assert same_state(state_of(fresh), state_of(after))
 
 
 OPENER = """
@@ -309,6 +327,78 @@ def test_what_does_not_fit_the_limit_is_kept_in_memory_and_that_is_said(images, 
         clf.fit(images.data, images.target)
     assert same_state(state_of(expected), state_of(clf))
     assert (tmp_path / FILE).stat().st_size <= 100_000
+
+
+def test_users_of_one_folder_have_limits_of_their_own(images, tmp_path):
+    strict, free = ImageStore(tmp_path, image_size=32, cache_limit=0), ImageStore(tmp_path, image_size=32)
+    with pytest.warns(CacheWarning, match="more than cache_limit=0 B leaves on disk"):
+        strict.open(images.data)
+    assert not len(cache_info(tmp_path))
+    free.open(images.data)
+    assert cache_info(tmp_path).n_images.tolist() == [len(images.data)]
+
+
+def test_a_limit_holds_where_another_fills_the_folder_meanwhile(images, tmp_path, monkeypatch):
+    monkeypatch.setattr("murakit._store._CHUNK_IMAGES", 1)
+    monkeypatch.setattr("murakit._store.PASS", 1)
+    pixels, other = (
+        ImageStore(tmp_path, image_size=32, cache_limit=200_000),
+        ImageStore(tmp_path, image_size=33),
+    )
+    compute = ImageStore._compute
+
+    def beside(self, files):
+        if self is pixels:
+            other.open(images.data)
+        yield from compute(self, files)
+
+    monkeypatch.setattr(ImageStore, "_compute", beside)
+    with pytest.warns(
+        CacheWarning, match="more than cache_limit=200 kB leaves on disk: they are kept in memory"
+    ):
+        rows = pixels.open(images.data)
+    np.testing.assert_array_equal(rows[:], np.stack([read_square(path, 32) for path in images.data])[:, None])
+    assert cache_info(tmp_path).n_images.min() < len(images.data)
+
+
+def test_views_that_went_to_memory_are_told_of(images, tmp_path):
+    options = {"early_stopping": False, "max_epochs": 1}
+    quick_classifier(augment_views=1, cache=tmp_path, **options).fit(images.data, images.target)
+    clf = quick_classifier(augment_views=3, cache=tmp_path, cache_limit=0, **options)
+    with pytest.warns(CacheWarning, match=r"in 3 views .* they are kept in memory"):
+        clf.fit(images.data, images.target)
+
+
+def test_files_are_looked_up_once_a_fit(images, monkeypatch):
+    monkeypatch.setattr("murakit._store._HELD_BYTES", 0)
+    asked = []
+    identity = _store._identity
+    monkeypatch.setattr(_store, "_identity", lambda path: asked.append(path) or identity(path))
+    quick_classifier(augment=False, early_stopping=False, max_epochs=4).fit(images.data, images.target)
+    assert sorted(asked) == sorted(images.data)
+
+
+@pytest.mark.parametrize("held", [0, 2**20])
+def test_one_row_is_one_array(images, monkeypatch, held):
+    monkeypatch.setattr("murakit._store._HELD_BYTES", held)
+    rows = ImageStore(image_size=32).open(images.data)
+    np.testing.assert_array_equal(rows[3], rows[[3]][0])
+    np.testing.assert_array_equal(rows[-1], rows[len(rows) - 1])
+
+
+def test_sizes_may_be_numbers_of_numpy(images, tmp_path):
+    clf = quick_classifier(image_size=np.int64(32), cache=tmp_path).fit(images.data, images.target)
+    expected = quick_classifier().fit(images.data, images.target)
+    assert same_state(state_of(clf), state_of(expected))
+
+
+def test_a_folder_may_have_two_names(images, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "other").symlink_to(tmp_path / "real")
+    stores = [ImageStore(tmp_path / name, image_size=32) for name in ("real", "other")]
+    for each in stores:
+        each.open(images.data)
+    assert cache_info(tmp_path / "other").n_images.tolist() == [len(images.data)]
 
 
 def test_a_limit_without_a_folder_is_one_of_memory(images):

@@ -7,7 +7,7 @@ from helpers import quick_classifier, same_state, state_of
 from skorch.callbacks import Callback, EarlyStopping
 from torch.nn import functional
 
-from murakit import networks
+from murakit import evaluate, networks
 from murakit._machine import seeds_of
 from murakit.images import read_square
 
@@ -375,6 +375,35 @@ def test_a_warm_start_holds_out_the_same_patients_again(images):
     held = set(clf.validation_patients_)
     clf.fit(images.data, images.target)
     assert set(clf.validation_patients_) == held and not held & set(clf.train_patients_)
+
+
+def test_patients_who_chose_an_epoch_stay_known_to_a_warm_start(images):
+    half = np.isin(images.patients, np.unique(images.patients)[::2])
+    clf = quick_classifier(warm_start=True).fit(images.data[half], images.target[half])
+    held = set(clf.validation_patients_)
+    clf.fit(images.data[~half], images.target[~half])
+    assert held < set(clf.validation_patients_)
+    chosen = np.isin(images.patients, list(held))
+    with pytest.raises(ValueError, match="chose the epoch"):
+        evaluate(clf, images.data[chosen], images.target[chosen])
+
+
+def test_patients_may_be_named_by_numbers_and_by_text(images):
+    groups = np.array(
+        [int(name[-5:]) if name[-1] in "13579" else name for name in images.patients], dtype=object
+    )
+    clf = quick_classifier().fit(images.data, images.target, groups=groups)
+    assert set(clf.train_patients_) | set(clf.validation_patients_) == {str(group) for group in groups}
+
+
+@pytest.mark.parametrize("monitor", ["loss", "neg_log_loss", "roc_auc"])
+def test_the_best_epoch_is_the_best_by_what_is_monitored(images, monitor):
+    clf = quick_classifier(monitor=monitor, max_epochs=6, lr=0.1, n_iter_no_change=6)
+    history = clf.fit(images.data, images.target).history_
+    values = history[f"valid_{monitor}"] * (-1 if monitor == "loss" else 1)
+    assert values.nunique() > 2
+    assert clf.best_epoch_ == history["epoch"][values.argmax()]
+    assert clf.validation_score_ == history[f"valid_{monitor}"][values.argmax()]
 
 
 def test_a_warm_start_never_validates_on_patients_it_was_trained_on(images):
