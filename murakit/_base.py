@@ -262,15 +262,13 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
                 TrainingData(rows, part.code, weight, head_rows)
                 for (rows, head_rows), part, weight in zip(inputs, (train, valid), weights)
             ] + [None]
-            net = self._make_net(
-                network, classes, seeds, validated=valid is not None, continued=continued, one_epoch=one_epoch
-            )
+            net = self._make_net(network, classes, seeds, validated=valid is not None, one_epoch=one_epoch)
             if table is None or net.get_params_for("criterion"):
                 net.set_params(criterion__reduction="none")
             else:
                 # PyTorch's own weighted mean: the very bits that a loop by hand computes.
                 net.set_params(criterion__weight=torch.as_tensor(table, dtype=torch.float32))
-            net.set_params(head_epochs=head_epochs)
+            net.set_params(head_epochs=head_epochs, epochs_before=self.n_epochs_ if continued else 0)
             network.generator = torch.Generator().manual_seed(seeds.torch)
             net.initialize()
             if one_epoch and continued:
@@ -313,7 +311,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
                 )
         return [*weights, None], table if by_class else None
 
-    def _make_net(self, network, classes, seeds, *, validated, continued, one_epoch):
+    def _make_net(self, network, classes, seeds, *, validated, one_epoch):
         names = [name for name in self.callbacks or () if isinstance(name, str)]
         if self.monitor != "loss":
             names.append(self.monitor)
@@ -336,7 +334,6 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             network,
             # Optimizers and schedules keep them, and a checkpoint cannot hold numbers of NumPy.
             **{name: plain(value) for name, value in options.items()},
-            epochs_before=self.n_epochs_ if continued else 0,
             classes=classes,
             scorers=tuple(dict.fromkeys(names)),
             autocast=self._autocast(self._device()),

@@ -28,6 +28,10 @@ class Checkpoint:
 
     def __init__(self, folder, about):
         self.folder = Path(folder).expanduser()
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(
+                f"checkpoint={str(folder)!r} is a file: pass a folder, which is made where there is none."
+            )
         digest = hashlib.sha256(f"format {FORMAT}".encode())
         for part in about:
             digest.update(part.encode("utf-8", "surrogateescape") if isinstance(part, str) else _bytes(part))

@@ -53,6 +53,12 @@ def check_labels(y, n_rows, name="y"):
         )
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         raise ValueError(f"{name} contains infinity; labels must be classes.")
+    text = [isinstance(label, str) for label in y] if y.dtype == object else []
+    if any(text) and not all(text):
+        row = text.index(not text[0])
+        raise ValueError(
+            f"{name} mixes text and other labels: {y[0]!r} in row 0, {y[row]!r} in row {row}. Use one of the two."
+        )
     check_classification_targets(y)
     return y
 

@@ -45,7 +45,9 @@ def questions(units):
     predicted = units.predicted
     everything = np.arange(len(units))
     asked = [Question("all", "all", everything, units.code, units.proba, predicted)]
-    for region in units.regions():
+    told = {str(label) for label in units.classes}
+    # A region that is itself what is told apart has its row as a class.
+    for region in (region for region in units.regions() if region not in told):
         rows = np.flatnonzero(units.region == region)
         asked.append(Question(region, "region", rows, units.code[rows], units.proba[rows], predicted[rows]))
     if len(units.classes) > 2:
@@ -97,9 +99,20 @@ def estimates(units, n_resamples, confidence_level, seed):
     if n_resamples:
         drawn = with_mean_of_regions(asked, resampled(units, asked, n_resamples, seed))
         bounds = _centred(bounds_of(units, asked, drawn, confidence_level), drawn, values)
+        bounds[:, _never_varied(bounds, values)] = np.nan
     else:
         bounds = np.full((2, *values.shape), np.nan)
     return asked, np.concatenate([values[None], np.where(np.isnan(values), np.nan, bounds)])
+
+
+def _never_varied(bounds, values):
+    """Tell where all resamples gave the same value, though it is not that of predictions all right or wrong.
+
+    Of too few patients in a class, or of predictions that are all the same, resamples say nothing.
+    """
+    at_an_end = values == 1
+    at_an_end |= (values == 0) & (np.array(METRICS) != "kappa")
+    return (bounds[0] == bounds[1]) & ~at_an_end
 
 
 def bounds_of(units, asked, drawn, confidence_level):

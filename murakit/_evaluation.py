@@ -153,29 +153,39 @@ class Evaluation:
         return estimate_in(self._frame.loc[group], metric)
 
     def undefined(self):
-        """Return a sentence for each group in which metrics are undefined, with the reason.
+        """Return sentences that say which metrics of which groups are undefined or lack an interval, and why.
 
         Returns
         -------
         sentences : list of str
         """
-        sentences = []
+        groups_of = {}
         for group, row in self._frame.iterrows():
-            missing = [METRIC_NAMES[metric] for metric in METRICS if np.isnan(row[metric])]
+            missing = [metric for metric in METRICS if np.isnan(row[metric])]
             if missing:
-                sentences.append(f"{group}: no {', '.join(missing)}: {self._reason(group, row)}.")
-        return sentences
+                groups_of.setdefault(("no", *missing, self._reason(row)), []).append(group)
+            unsure = [
+                metric for metric in METRICS if metric not in missing and np.isnan(row[f"{metric}_low"])
+            ]
+            if unsure and self.n_resamples:
+                reason = "undefined, or the same, in too many resamples of its patients"
+                groups_of.setdefault(("no interval for", *unsure, reason), []).append(group)
+        return [
+            f"{', '.join(groups)}: {what} {', '.join(METRIC_NAMES[metric] for metric in metrics)}: {reason}."
+            for (what, *metrics, reason), groups in groups_of.items()
+        ]
 
-    def _reason(self, group, row):
+    def _reason(self, row):
+        units = "studies" if self.level == "study" else "images"
         if row["kind"] == "mean":
             return "undefined in a region"
-        units = f"{'studies' if self.level == 'study' else 'images'}"
+        if row["kind"] == "class":
+            return f"no {units} are of this class, or none are called so"
+        if len(self.classes) > 2:
+            return f"a class has no {units}, or none are called so"
         if row["prevalence"] in (0.0, 1.0):
-            which = self.classes[int(row["prevalence"])] if row["kind"] != "class" else group
-            return (
-                f"all {units} are {label_name(which)}" if row["kind"] != "class" else f"no {units} or all are"
-            )
-        return f"no {units} are called abnormal, or all are"
+            return f"all {units} are {label_name(self.classes[int(row['prevalence'])])}"
+        return f"no {units} are called {label_name(self.classes[1])}, or all are"
 
     # -- as text ----------------------------------------------------------------------------
 
@@ -199,9 +209,14 @@ class Evaluation:
                 "Patients": f"{row['n_patients']:,}",
                 "Studies": f"{row['n_studies']:,}",
                 "Images": f"{row['n_images']:,}",
-                "Abnormal": prevalence,
+                self._share_name: prevalence,
             } | {METRIC_NAMES[metric]: str(self.get(metric, group)) for metric in metrics}
         return pd.DataFrame.from_dict(shown, orient="index").rename_axis("Group")
+
+    @property
+    def _share_name(self):
+        """What the share of the second class, or of each of more than two, is called."""
+        return label_name(self.classes[1]).capitalize() if len(self.classes) == 2 else "Share"
 
     def caption(self):
         """Return what the numbers are: level, threshold, intervals.

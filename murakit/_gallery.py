@@ -186,7 +186,7 @@ def show_mistakes(evaluation, *, n_mistakes=4, kind="both", heat_maps=None):
             region = "" if units.region is None else f" · {units.region[row]}"
             title = (
                 f"{name[:-1].capitalize()}: is {label_name(units.classes[units.code[row]])}, "
-                f"P(abnormal) = {units.proba[row, 1]:.2f}{region} · {units.patient[row]}"
+                f"P({label_name(units.classes[1])}) = {units.proba[row, 1]:.2f}{region} · {units.patient[row]}"
             )
             rows.append((title, images, None if heat_maps is None else heat_maps(images)))
     if not rows:

@@ -55,6 +55,10 @@ def as_paths(X, name="X"):
     """
     if isinstance(X, (str, bytes, os.PathLike)):
         raise ValueError(f"{name} is one path, {X!r}; pass a list of paths, [{X!r}].")
+    if isinstance(X, dict):
+        raise ValueError(
+            f"{name} is a {type(X).__name__} of {', '.join(map(repr, X))}; pass its paths, {name}.data."
+        )
     if isinstance(X, (pd.DataFrame, pd.Series)):
         # Copied: pandas hands out a read-only view, and the values are normalised in place below.
         values = X.to_numpy(dtype=object, copy=True)

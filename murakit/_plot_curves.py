@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.metrics import RocCurveDisplay
 
 from ._bootstrap import interval, patient_weights, rarer
-from ._evaluation import Evaluation
+from ._evaluation import Evaluation, label_name
 from ._style import COLOURS, COLUMN, GREY, LIGHT, MARKS, axes, paper
 from ._weighted import Ranking
 from .evaluation import evaluate, evaluate_predictions
@@ -185,7 +185,7 @@ class OperatingPointDisplay(_FromEvaluation):
             color=COLOURS[1],
             markersize=4,
             capsize=2,
-            label=f"abnormal {where}:\nsensitivity {sensitivity}\nspecificity {specificity}",
+            label=f"{label_name(evaluation.classes[1])} {where}:\nsensitivity {sensitivity}\nspecificity {specificity}",
         )
 
     def _band(self, units):
@@ -281,8 +281,8 @@ class ReliabilityDisplay(_FromEvaluation):
             below.axis("off")
             what = "studies" if self.evaluation.level == "study" else "images"
             ax.set(
-                xlabel="Predicted probability of abnormal",
-                ylabel=f"Share of abnormal {what}",
+                xlabel=f"Predicted probability of {label_name(self.evaluation.classes[1])}",
+                ylabel=f"Share of {label_name(self.evaluation.classes[1])} {what}",
                 xlim=(-0.02, 1.02),
                 ylim=(-0.02, 1.02),
                 aspect="equal",

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.metrics import ConfusionMatrixDisplay
 
-from ._evaluation import METRIC_NAMES, Evaluation
+from ._evaluation import METRIC_NAMES, Evaluation, label_name
 from ._plot_curves import _FromEvaluation
 from ._published import published_results
 from ._style import COLOURS, COLUMN, GREY, LIGHT, MARKS, axes, paper
@@ -87,7 +87,7 @@ class RegionDisplay(_FromEvaluation):
 
     def _draw_one(self, ax, estimate, y, *, last):
         if np.isnan(estimate.value):
-            ax.text(ax.get_xlim()[0], y, " undefined", va="center", color=GREY)
+            ax.text(0.01, y, "undefined", va="center", color=GREY, transform=ax.get_yaxis_transform())
             return
         arms = None
         if not np.isnan(estimate.low):
@@ -98,8 +98,8 @@ class RegionDisplay(_FromEvaluation):
         )
 
     def _draw_published(self, ax, metric, groups, place, published):
-        if not published:
-            return
+        if not published or len(self.evaluation.classes) > 2:
+            return  # what is published is of two classes
         try:
             table = published_results(metric)
         except ValueError:
@@ -212,7 +212,7 @@ class RegionConfusionDisplay(_FromEvaluation):
 
     def _draw_matrix(self, matrix, group, ax):
         binary = len(matrix) == 2
-        names = ["normal", "abnormal"] if binary else [str(label) for label in self.evaluation.classes]
+        names = [label_name(label) if binary else str(label) for label in self.evaluation.classes]
         with np.errstate(invalid="ignore"):
             shares = matrix / matrix.sum(axis=1, keepdims=True)
         display = ConfusionMatrixDisplay(np.nan_to_num(shares), display_labels=names)

@@ -80,6 +80,8 @@ def read_table(table, root, label, columns):
             ) from error
     else:
         raise TypeError(f"table must be the path of a CSV or a DataFrame, got {type(table).__name__}.")
+    if not len(rows.columns):
+        raise ValueError(f"{source} has no columns: there is nothing to load.")
     missing = [name for name in [label, *columns] if name is not None and name not in rows.columns]
     if missing:
         raise ValueError(
@@ -87,6 +89,11 @@ def read_table(table, root, label, columns):
             f"{', '.join(map(repr, rows.columns))}. Name one of these; read a file with another separator "
             "with pandas and pass the DataFrame."
         )
+    for name in {name for name in [label, *columns] if name is not None}:
+        if list(rows.columns).count(name) > 1:
+            raise ValueError(
+                f"{source} has several columns {name!r}. Rename them, so that each has a name of its own."
+            )
     if rows.empty:
         raise ValueError(f"{source} has no rows: there is nothing to load. Check the file.")
     return source, rows, folder if root is None else as_folder(os.path.expanduser(os.fspath(root)))

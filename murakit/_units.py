@@ -7,6 +7,21 @@ import pandas as pd
 
 from ._data import check_labels, plain
 
+# What classes are called that nobody means by "abnormal".
+_NORMAL_NAMES = frozenset(
+    (
+        "normal",
+        "negative",
+        "healthy",
+        "no finding",
+        "no findings",
+        "no abnormality",
+        "control",
+        "benign",
+        "intact",
+    )
+)
+
 # How far probabilities may be from a sum of one: those of float32 networks are.
 _SUM_TOLERANCE = 1e-3
 
@@ -84,6 +99,8 @@ def as_units(y, proba, *, patients, studies, regions, images, counts, classes, t
         raise ValueError(f"level={level!r} is not known: pass 'study' or 'image'.")
     proba = as_proba(proba)
     n_rows = len(proba)
+    if y is not None and len(y) != n_rows:
+        raise ValueError(f"y has {len(y)} labels and proba {n_rows} rows: pass one of each a sample.")
     y = np.asarray(check_labels(y, n_rows))
     classes = _classes(y, proba, classes)
     code = _codes(y, classes)
@@ -164,7 +181,20 @@ def _classes(y, proba, classes):
             f"proba has {proba.shape[1]} columns, and there are {len(classes)} classes ({_listed(classes)}): pass the "
             "classes in the order of the columns, as classes=estimator.classes_."
         )
+    if len(classes) == 2:
+        check_abnormal_is_second(classes)
     return classes
+
+
+def check_abnormal_is_second(classes):
+    """Raise where the second of two classes, which is judged as the abnormal one, is called normal."""
+    called = str(classes[1]).lower().replace("_", " ").strip()
+    if called in _NORMAL_NAMES or called.endswith(" normal"):
+        raise ValueError(
+            f"Of two classes, the second in sorted order counts as the abnormal one, and of {classes.tolist()} that is "
+            f"{plain(classes[1])!r}. Name the labels 0 (normal) and 1 (abnormal): y = (y == {plain(classes[0])!r})"
+            ".astype(int), for fitting as well."
+        )
 
 
 def _codes(y, classes):

@@ -30,6 +30,8 @@ _PROPERTIES = {
         *("mode", "n_views", "n_bytes", "bytes_a_pixel"),
     ),
 }
+# Up to which upper bound of an AUROC a property is said not to tell the labels apart.
+_MOST_EXCLUDED = 0.7
 _BORDER = 0.03  # share of the side
 
 
@@ -75,6 +77,13 @@ class ShortcutAudit:
         """
         found = [name for name in self.table.index[self.table.suspicious] if name != "all together"]
         if not len(found) and not self.table.suspicious.any():
+            # Without bounds, the trees learnt nothing that varied: they need some tens of studies.
+            unsure = self.table.index[~(self.table.high <= _MOST_EXCLUDED)]
+            if len(unsure):
+                return (
+                    "No property was found to tell the labels apart, but these studies are too few to exclude it for "
+                    f"{', '.join(unsure)} (upper bound above {_MOST_EXCLUDED}, or none). Audit more patients."
+                )
             return (
                 "None of these properties tells normal from abnormal on unseen patients by more than chance: a model "
                 "that does looks at something else."
@@ -96,9 +105,10 @@ class ShortcutAudit:
         )
 
     def _repr_html_(self):
-        table = self.table.round(3).assign(suspicious=self.table.suspicious.map({True: "yes", False: ""}))
+        table = self.table.assign(suspicious=self.table.suspicious.map({True: "yes", False: ""}))
         table = table.rename_axis(None).rename(columns={"auroc": "AUROC"})
-        return table.to_html(classes="murakit", border=0) + f"<p>{self.conclusion()}</p>"
+        shown = table.to_html(classes="murakit", border=0, float_format="{:.3f}".format, na_rep="–")
+        return f"{shown}<p>{self.conclusion()}</p>"
 
 
 def audit_shortcuts(

@@ -6,7 +6,7 @@ from sklearn.pipeline import Pipeline
 from ._data import plain
 from ._paths import studies_of
 from ._scoring import FixedPredictions, as_scorer
-from ._units import as_proba
+from ._units import as_proba, check_abnormal_is_second
 from ._weighted import Ranking, kappa
 
 __all__ = ["study_predictions", "study_scorer", "threshold_at"]
@@ -216,6 +216,7 @@ def threshold_at(y, proba, *, sensitivity=None, specificity=None, metric=None, s
             f"y holds {len(classes)} classes ({', '.join(repr(plain(c)) for c in classes[:5])}): a threshold is chosen "
             "between two. Take more validation patients, or one region less."
         )
+    check_abnormal_is_second(classes)
     ranking = Ranking(y == classes[1], proba[:, 1], np.ones((1, len(y))))
     tp, fp = np.cumsum(ranking.positives[0]), np.cumsum(ranking.negatives[0])
     # Beside each score that occurs, "nothing is called abnormal" is a choice, where a number is left for it.

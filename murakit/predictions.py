@@ -6,7 +6,8 @@ import os
 import numpy as np
 import pandas as pd
 
-from ._paths import as_paths, expand, split_path
+from ._data import check_groups
+from ._paths import PATH_FORM, as_paths, expand, split_path
 from ._places import components, dirname
 from ._units import predicted_codes
 from .metrics import threshold_of
@@ -14,7 +15,7 @@ from .metrics import threshold_of
 __all__ = ["predict_frame", "write_mura_csv"]
 
 
-def predict_frame(estimator, X, *, level="image", threshold=None):
+def predict_frame(estimator, X, *, level="image", threshold=None, patients=None, studies=None, regions=None):
     """Predict, and return a table.
 
     Parameters
@@ -27,18 +28,20 @@ def predict_frame(estimator, X, *, level="image", threshold=None):
         A row an image, or a row a study with the mean probability of its images.
     threshold : float, default=None
         Probability from which on a sample is called abnormal. None: the estimator's own, else above 0.5.
+    patients, studies, regions : array-like of shape (n,), default=None
+        Of each sample. None: read from the paths, where they are in MURA's layout; a folder is a study.
 
     Returns
     -------
     table : DataFrame
-        Columns path (of the image or the study's folder), patient, region (empty where the path does
-        not say them), probability (of the second class; of more than two classes, of the predicted
+        Columns path (of the image; of a study its folder, or its name in `studies`), patient, region
+        (empty where they are not known), probability (of the second class; of more than two classes, of the predicted
         one) and prediction. ``table.to_csv(path, index=False)`` writes it.
 
     Raises
     ------
     ValueError
-        For another level.
+        For another level, and for studies that the paths do not say.
     FileNotFoundError
         For missing paths.
 
@@ -64,28 +67,56 @@ def predict_frame(estimator, X, *, level="image", threshold=None):
     if level not in ("study", "image"):
         raise ValueError(f"level={level!r} is not known: pass 'study' or 'image'.")
     # Images, so that a study is the mean over all of them whichever way it was named.
-    images, _ = expand(as_paths(X))
-    proba = np.asarray(estimator.predict_proba(images))
+    paths = as_paths(X)
+    images, row = expand(paths)
+    told = {"patients": patients, "studies": studies, "regions": regions}
+    told = {
+        name: None if values is None else check_groups(values, len(paths), name)[row]
+        for name, values in told.items()
+    }
     names = images
     if level == "study":
-        folders = np.array([dirname(path) for path in images], dtype=object)
-        _, first, study = np.unique(folders, return_index=True, return_inverse=True)
+        names = _study_names(paths, images, row) if told["studies"] is None else told["studies"]
+    proba = np.asarray(estimator.predict_proba(images))
+    first = np.arange(len(images))
+    if level == "study":
+        _, first, study = np.unique(names.astype(str), return_index=True, return_inverse=True)
         total = np.zeros((len(first), proba.shape[1]))
         np.add.at(total, study, proba)
         order = np.argsort(first)
-        proba, names = (total / np.bincount(study)[:, None])[order], folders[first][order]
+        proba, first = (total / np.bincount(study)[:, None])[order], first[order]
     code = predicted_codes(proba, threshold_of(estimator) if threshold is None else threshold)
     shown = proba[:, 1] if proba.shape[1] == 2 else proba[np.arange(len(proba)), code]
-    parts = [split_path(path) for path in names]
+    parts = [split_path(path) for path in images[first]]
+
+    def column(name, field):
+        if told[name] is not None:
+            return told[name][first]
+        return ["" if part is None else getattr(part, field) for part in parts]
+
     return pd.DataFrame(
         {
-            "path": names,
-            "patient": ["" if part is None else part.patient for part in parts],
-            "region": ["" if part is None else part.region for part in parts],
+            "path": names[first],
+            "patient": column("patients", "patient"),
+            "region": column("regions", "region"),
             "probability": shown,
             "prediction": estimator.classes_[code],
         }
     )
+
+
+def _study_names(paths, images, row):
+    """Return the folder of each image that is its study: one that was passed, or one in MURA's layout."""
+    names = np.empty(len(images), dtype=object)
+    for at, (image, sample) in enumerate(zip(images, row)):
+        folder = dirname(image)
+        if paths[sample] == image and split_path(image) is None:
+            raise ValueError(
+                f"The study of row {sample} cannot be told from its path {image!r}: it is not of the form {PATH_FORM}. "
+                "Pass the studies as studies=."
+            )
+        names[at] = folder
+    return names
 
 
 def write_mura_csv(table, path, *, root=None):

@@ -121,7 +121,9 @@ class PerRegionClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
                 )
             start = _fit(clone(self.estimator), paths, y, groups)
         self.estimators_ = Parallel(n_jobs=self.n_jobs)(
-            delayed(_fit_region)(start, self.start_from_all, *_rows(regions == region, paths, y, groups))
+            delayed(_fit_region)(
+                region, start, self.start_from_all, *_rows(regions == region, paths, y, groups)
+            )
             for region in known
         )
         self.regions_ = known
@@ -224,12 +226,16 @@ def _fit(estimator, paths, y, groups):
     return estimator.fit(paths, y) if groups is None else estimator.fit(paths, y, groups=groups)
 
 
-def _fit_region(start, go_on, paths, y, groups):
-    if not go_on:
-        return _fit(clone(start), paths, y, groups)
-    estimator = copy.deepcopy(start)
-    wished = estimator.warm_start
-    return _fit(estimator.set_params(warm_start=True), paths, y, groups).set_params(warm_start=wished)
+def _fit_region(region, start, go_on, paths, y, groups):
+    try:
+        if not go_on:
+            return _fit(clone(start), paths, y, groups)
+        estimator = copy.deepcopy(start)
+        wished = estimator.warm_start
+        return _fit(estimator.set_params(warm_start=True), paths, y, groups).set_params(warm_start=wished)
+    except ValueError as error:
+        shared = " (start_from_all goes on from the model of all regions by warm_start)" if go_on else ""
+        raise ValueError(f"The region {region!r}{shared}: {error}") from error
 
 
 # -- region and abnormality from one model ----------------------------------------------------

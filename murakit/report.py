@@ -190,6 +190,8 @@ def _probabilities(evaluation):
 
 
 def _published(evaluation):
+    if len(evaluation.classes) != 2:
+        return ""  # what is published is of two classes
     table = as_comparison(evaluation).beside_published("kappa")
     note = (
         "<p>Numbers of others were measured on other studies, some per image, with other labels: the third column says "

@@ -13,7 +13,15 @@ from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from murakit import evaluate, evaluate_predictions, load_mura, read_image, study_predictions
+from murakit import (
+    evaluate,
+    evaluate_predictions,
+    load_mura,
+    read_image,
+    study_predictions,
+    threshold_at,
+    write_report,
+)
 from murakit._bootstrap import interval, patient_weights
 from murakit._weighted import METRICS, measure
 
@@ -119,6 +127,50 @@ def test_one_class_alone_leaves_rankings_undefined_and_says_why():
     assert found.get("specificity").value == pytest.approx(2 / 3)
     assert any("all studies are normal" in sentence for sentence in found.undefined())
     assert "all studies are normal" in repr(found)
+
+
+@pytest.mark.parametrize(
+    "names", [("abnormal", "normal"), ("fracture", "healthy"), ("wrist_abnormal", "wrist_normal")], ids=str
+)
+def test_a_normal_class_is_never_judged_as_the_abnormal_one(names):
+    y = np.array(names)[[0, 1, 0, 1]]
+    proba = [0.9, 0.2, 0.8, 0.1]
+    for ask in (
+        lambda: evaluate_predictions(y, proba, patients=list("abcd"), n_resamples=0),
+        lambda: threshold_at(y, proba, sensitivity=0.9),
+    ):
+        with pytest.raises(ValueError, match=rf"the second .* is '{names[1]}'.*y = \(y == '{names[0]}'\)"):
+            ask()
+
+
+def test_the_share_of_a_class_bears_its_name():
+    found = evaluate_predictions(["no", "yes", "no"], [0.1, 0.6, 0.2], patients=list("abc"), n_resamples=0)
+    assert found.table().Yes["all"] == "33.3%"
+    found = evaluate_predictions([0, 1, 0], [0.1, 0.6, 0.2], patients=list("abc"), n_resamples=0)
+    assert found.table().Abnormal["all"] == "33.3%"
+
+
+def test_regions_as_classes_have_one_row_each(tmp_path):
+    y = np.array(["elbow", "wrist", "hand"] * 4)
+    proba = np.full((12, 3), 0.2) + 0.4 * np.eye(3)[np.tile([0, 2, 1], 4)]
+    found = evaluate_predictions(y, proba, patients=range(12), regions=y, n_resamples=50)
+    assert found.to_frame().index.tolist() == ["all", "elbow", "hand", "wrist"]
+    assert found.get("sensitivity", "hand").value == 1
+    assert json.loads(found.to_json())["groups"]["wrist"]["n_studies"] == 12
+    assert "wrist" in repr(found) and "wrist" in found.to_markdown()
+    assert write_report(found, tmp_path / "report.html", n_mistakes=0)
+
+
+def test_resamples_that_cannot_differ_make_no_interval():
+    # One patient a class: the same six are drawn each time.
+    proba = np.full((6, 6), 0.02) + 0.88 * np.eye(6)[[0, 1, 2, 3, 0, 0]]
+    found = evaluate_predictions(list("abcdef"), proba, patients=range(6), classes=list("abcdef"))
+    assert found.get("accuracy").value == pytest.approx(4 / 6) and np.isnan(found.get("accuracy").low)
+    assert any("all: no interval for Cohen's kappa" in note for note in found.undefined())
+    # Everything is called abnormal: kappa is zero whoever is drawn, but says nothing of its precision.
+    found = evaluate_predictions([0, 1, 0, 1], [0.9] * 4, patients=list("abcd"))
+    assert found.get("kappa").value == 0 and np.isnan(found.get("kappa").low)
+    assert found.get("sensitivity") == (1, 1, 1)
 
 
 def test_one_study_alone_has_its_numbers():
@@ -337,7 +389,7 @@ def test_other_samples_than_paths_need_their_patients(pipeline):
         ({"proba": [0.1, np.nan, 0.3, 0.4]}, "row 1 is nan, no probability"),
         ({"proba": np.full((4, 2), 0.7)}, "row 0 sums to 1.4"),
         ({"proba": np.full((4, 3), 1 / 3)}, "3 columns, and there are 2 classes"),
-        ({"y": [0, 1]}, "inconsistent"),
+        ({"y": [0, 1]}, "y has 2 labels and proba 4 rows"),
         ({"y": [0, 1, 2, 0], "classes": [0, 1]}, "row 2 is 2, which is none of the classes"),
         ({"studies": list("ssst")}, "Study 's' has two patients: 'a' .row 0. and 'b' .row 1."),
         ({"level": "patient"}, "level='patient' is not known"),

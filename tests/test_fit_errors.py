@@ -64,6 +64,24 @@ def test_duplicate_paths(images):
         quick_classifier().fit([*images.data, images.data[2]], [*images.target, images.target[2]])
 
 
+def test_a_whole_bunch_instead_of_its_paths(images):
+    with pytest.raises(ValueError, match=r"X is a Bunch of 'data', .*pass its paths, X\.data"):
+        quick_classifier().fit(images, images.target)
+
+
+def test_labels_of_two_types(images):
+    y = images.target.astype(object)
+    y[3] = "1"
+    with pytest.raises(ValueError, match=r"y mixes text and other labels: \d in row 0, '1' in row 3"):
+        quick_classifier().fit(images.data, y)
+
+
+def test_a_file_as_the_folder_of_checkpoints(images, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"checkpoint='.*file' is a file"):
+        quick_classifier(checkpoint=tmp_path / "file").fit(images.data, images.target)
+
+
 def test_a_path_in_two_spellings(images, monkeypatch):
     monkeypatch.chdir(os.path.dirname(images.data[2]))
     again = os.path.basename(images.data[2])

@@ -252,6 +252,15 @@ def test_where_none_was_planted_none_is_found(clean):
     assert not single.suspicious.any()
 
 
+def test_an_audit_of_too_few_studies_does_not_speak_anybody_free(tmp_path):
+    data = load_mura(
+        make_mura(tmp_path / "mura", n_patients=24, regions="wrist", image_size=64, random_state=0)
+    )
+    found = audit_shortcuts(data.data, data.target, n_splits=2, n_resamples=100)
+    assert not found.table.suspicious.any()
+    assert "too few to exclude it" in found.conclusion() and "than chance" not in repr(found)
+
+
 def test_an_audit_needs_patients_of_both_labels(images):
     with pytest.raises(ValueError, match="fewer than n_splits=50"):
         audit_shortcuts(images.data, images.target, n_splits=50)
@@ -314,7 +323,7 @@ def test_a_report_of_arrays_alone_has_what_there_is(tmp_path):
     found = evaluate_predictions(y, proba, patients=np.arange(60), n_resamples=20)
     write_report(found, tmp_path / "report.html")
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert page.headings == ["Result", "Beside published results", "Limits", "Versions"]
+    assert page.headings == ["Result", "Limits", "Versions"]
 
 
 def test_a_report_of_two_classes_without_paths_says_that_no_mistake_can_be_shown(tmp_path):

@@ -156,6 +156,12 @@ def test_missing_files_are_named(table, tmp_path):
         load_radiographs(changed(table, 2, file="gone.png"), **NAMES, root=tmp_path)
 
 
+def test_a_column_that_is_there_twice(table, tmp_path):
+    twice = pd.concat([table, 1 - table[["fracture"]]], axis=1)
+    with pytest.raises(ValueError, match="several columns 'fracture'"):
+        load_radiographs(twice, **NAMES, root=tmp_path)
+
+
 def test_a_missing_column_names_those_there(csv):
     with pytest.raises(
         ValueError, match=r"no column 'Who'; it has 'file', 'fracture', 'who', 'exam', 'part'"

@@ -1,5 +1,7 @@
 """What predictions mean: labels, probabilities, study folders, mirror images."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ import torch
 from helpers import TinyNet, quick_classifier
 from PIL import Image
 
-from murakit import networks, read_image, read_square
+from murakit import networks, predict_frame, read_image, read_square
 
 
 def test_labels_of_any_type_come_back(images):
@@ -42,6 +44,21 @@ def test_a_study_folder_gets_the_mean_over_its_images(images, studies):
     by_image = pd.Series(clf.predict_proba(images.data)[:, 1]).groupby(images.studies).mean()
     by_study = pd.Series(clf.predict_proba(studies.data)[:, 1], index=studies.studies)
     pd.testing.assert_series_equal(by_study, by_image[by_study.index], check_names=False, atol=1e-6)
+
+
+def test_studies_that_no_path_says_have_to_be_passed(images, tmp_path):
+    clf = quick_classifier().fit(images.data, images.target)
+    flat = [shutil.copy(path, tmp_path / f"{row}.png") for row, path in enumerate(images.data)]
+    with pytest.raises(ValueError, match=r"The study of row 0 .*0.png.* studies="):
+        predict_frame(clf, flat, level="study")
+    expected = predict_frame(clf, images.data, level="study")
+    told = {"patients": images.patients, "studies": images.studies, "regions": images.regions}
+    found = predict_frame(clf, flat, level="study", **told)
+    columns = ["patient", "region", "probability", "prediction"]
+    pd.testing.assert_frame_equal(found[columns], expected[columns])
+    assert found.path.tolist() == list(dict.fromkeys(images.studies))
+    by_folder = predict_frame(clf, [tmp_path], level="study")
+    assert by_folder.path.tolist() == [str(tmp_path)]
 
 
 def test_training_on_studies_is_training_on_their_images(images, studies):

@@ -89,6 +89,15 @@ def test_an_unknown_region_is_refused_by_its_row(images):
             method(images.data)
 
 
+def test_what_fails_in_a_region_names_it(images):
+    clf = PerRegionClassifier(quick_classifier(max_epochs=1), start_from_all=True)
+    few = np.isin(images.patients, np.unique(images.patients[images.regions == "wrist"])[:1])
+    rows = (images.regions == "elbow") | few
+    y = np.where(images.regions[rows] == "wrist", np.arange(rows.sum()) % 2, images.target[rows])
+    with pytest.raises(ValueError, match=r"The region 'wrist' \(start_from_all .*warm_start\): "):
+        clf.fit(images.data[rows], y)
+
+
 def test_a_region_of_one_class_is_refused_before_any_training(images):
     kept = (images.regions == "wrist") | (images.target == 0)
     with pytest.raises(ValueError, match="region 'elbow' holds only the class 0"):
