@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from ._data import plain
-from ._paths import studies_of
+from ._paths import as_paths, studies_of
 from ._scoring import FixedPredictions, as_scorer
 from ._units import as_proba, check_abnormal_is_second
 from ._weighted import Ranking, kappa
@@ -74,17 +74,30 @@ def study_predictions(y, proba, studies):
 class _StudyScorer:
     """A scorer that asks for image probabilities once and scores their means per study."""
 
-    def __init__(self, metric):
+    def __init__(self, metric, studies=None):
         self.metric = metric
+        self.studies = studies
 
     def __call__(self, estimator, X, y):
-        remedy = "study_scorer reads the study from paths in MURA's layout; score images with a plain scorer."
-        studies = studies_of(X, remedy=remedy)
+        studies = self._studies_of(X)
         y_study, proba, _ = study_predictions(y, estimator.predict_proba(X), studies)
         # A column of zeros: the predictions are there already, a scorer only hands X on.
         placeholder = np.zeros((len(y_study), 1))
         predictions = FixedPredictions(estimator.classes_, proba, threshold_of(estimator))
         return as_scorer(self.metric)(predictions, placeholder, y_study)
+
+    def _studies_of(self, X):
+        if self.studies is None:
+            remedy = "For other paths, pass studies= to study_scorer, or score images with a plain scorer."
+            return studies_of(X, remedy=remedy)
+        paths = as_paths(X)
+        for row, path in enumerate(paths):
+            if path not in self.studies:
+                raise ValueError(
+                    f"The study of row {row}, {path!r}, is not among the {len(self.studies)} studies= of study_scorer. "
+                    "Name the study of every path, as it is spelt in X."
+                )
+        return [self.studies[path] for path in paths]
 
     @property
     def _score_func(self):
@@ -95,7 +108,8 @@ class _StudyScorer:
         )
 
     def __repr__(self):
-        return f"study_scorer({self.metric!r})"
+        told = "" if self.studies is None else f", studies=<of {len(self.studies)} paths>"
+        return f"study_scorer({self.metric!r}{told})"
 
 
 def threshold_of(estimator):
@@ -117,7 +131,7 @@ def threshold_of(estimator):
     return float(threshold)
 
 
-def study_scorer(metric):
+def study_scorer(metric, *, studies=None):
     """Return a scorer that judges studies, not images.
 
     The probabilities of a study are the mean over its images; the study is read from the path, and
@@ -129,6 +143,8 @@ def study_scorer(metric):
     metric : str or callable
         The name of a scikit-learn scorer ("roc_auc", "f1", ...), ``"kappa"`` for Cohen's kappa, or
         a scorer ``metric(estimator, X, y)``.
+    studies : dict or Series of str to str, default=None
+        The study of each path, for paths that are not in MURA's layout. None: read from the paths.
 
     Returns
     -------
@@ -146,9 +162,13 @@ def study_scorer(metric):
     >>> from murakit import study_scorer
     >>> study_scorer("kappa")
     study_scorer('kappa')
+
+    Of a table of one's own, ``mine = load_radiographs(...)``::
+
+        study_scorer("roc_auc", studies=dict(zip(mine.data, mine.studies)))
     """
     as_scorer(metric)
-    return _StudyScorer(metric)
+    return _StudyScorer(metric, None if studies is None else dict(studies))
 
 
 def threshold_at(y, proba, *, sensitivity=None, specificity=None, metric=None, studies=None):

@@ -1,6 +1,7 @@
 """Scores per study, against scikit-learn on means computed by hand."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import quick_classifier
 from sklearn.metrics import cohen_kappa_score, f1_score, get_scorer, roc_auc_score
@@ -90,6 +91,19 @@ def test_an_unknown_metric_is_an_error():
 def test_paths_without_a_study_are_an_error():
     with pytest.raises(ValueError, match="study of row 0 cannot be told"):
         study_scorer("roc_auc")(Answers({"hand.png": 0.5}), ["hand.png"], ["yes"])
+
+
+@pytest.mark.parametrize("kind", [dict, pd.Series])
+def test_studies_that_no_path_says_are_passed(kind):
+    renamed = {path: f"films/{number}.png" for number, path in enumerate(ANSWERS)}
+    names = kind({renamed[path]: path.rpartition("/")[0] for path in ANSWERS})
+    clf = Answers({renamed[path]: answer for path, answer in ANSWERS.items()})
+    expected = study_scorer("kappa")(Answers(ANSWERS), X, Y)
+    scorer = study_scorer("kappa", studies=names)
+    assert scorer(clf, [renamed[path] for path in X], Y) == expected
+    assert repr(scorer) == "study_scorer('kappa', studies=<of 7 paths>)"
+    with pytest.raises(ValueError, match="The study of row 0, 'other.png', is not among the 7 studies="):
+        scorer(clf, ["other.png"], ["no"])
 
 
 def test_a_study_with_two_labels_is_an_error():
