@@ -23,7 +23,11 @@ class Estimate(NamedTuple):
             return "–"
         if np.isnan(self.low):
             return f"{self.value:.3f}"
-        return f"{self.value:.3f} ({self.low:.3f}–{self.high:.3f})"
+        return f"{self.value:.3f} ({self.bounds()})"
+
+    def bounds(self):
+        """Return the interval as text; beside a minus sign, a dash would be hard to read."""
+        return f"{self.low:.3f}{' to ' if self.low < 0 else '–'}{self.high:.3f}"
 
 
 class Question(NamedTuple):

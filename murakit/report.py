@@ -155,7 +155,7 @@ def _value(estimate):
 
 
 def _range(estimate):
-    return "no interval" if np.isnan(estimate.low) else f"{estimate.low:.3f}–{estimate.high:.3f}"
+    return "no interval" if np.isnan(estimate.low) else estimate.bounds()
 
 
 def _regions(evaluation):

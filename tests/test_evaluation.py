@@ -23,6 +23,7 @@ from murakit import (
     write_report,
 )
 from murakit._bootstrap import interval, patient_weights
+from murakit._estimates import Estimate
 from murakit._weighted import METRICS, measure
 
 
@@ -141,6 +142,11 @@ def test_a_normal_class_is_never_judged_as_the_abnormal_one(names):
     ):
         with pytest.raises(ValueError, match=rf"the second .* is '{names[1]}'.*y = \(y == '{names[0]}'\)"):
             ask()
+
+
+def test_an_interval_with_a_minus_sign_is_written_in_words():
+    assert str(Estimate(0.2, 0.1, 0.3)) == "0.200 (0.100–0.300)"
+    assert str(Estimate(-0.2, -0.3, -0.1)) == "-0.200 (-0.300 to -0.100)"
 
 
 def test_the_share_of_a_class_bears_its_name():
