@@ -275,7 +275,7 @@ class ReliabilityDisplay(_FromEvaluation):
                 capsize=2,
                 label=f"calibration error {self.evaluation.get('calibration_error')}",
             )
-            below = ax.inset_axes([0, -0.02, 1, 0.12], zorder=0)
+            below = ax.inset_axes([0, 0, 1, 0.12], zorder=0)
             below.hist(score, bins=40, range=(0, 1), color=LIGHT, edgecolor=GREY, linewidth=0.3)
             below.set(xlim=(-0.02, 1.02))
             below.axis("off")
