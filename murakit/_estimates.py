@@ -114,9 +114,9 @@ def _never_varied(bounds, values):
 
     Of too few patients in a class, or of predictions that are all the same, resamples say nothing.
     """
-    at_an_end = values == 1
-    at_an_end |= (values == 0) & (np.array(METRICS) != "kappa")
-    return (bounds[0] == bounds[1]) & ~at_an_end
+    at_an_end = np.isclose(values, 1)
+    at_an_end |= np.isclose(values, 0) & (np.array(METRICS) != "kappa")
+    return np.isclose(*bounds, rtol=0, atol=1e-12) & ~at_an_end
 
 
 def bounds_of(units, asked, drawn, confidence_level):

@@ -88,7 +88,7 @@ def _in_words(value):
 def settings_of(search, n_folds, distributions):
     """Return what decides a trial's scores, beside the data and the drawn parameters, in words."""
     # Neither where a result is kept nor who computes it decides what it is.
-    nowhere = {"verbose", "n_jobs", "device", "cache", "cache_limit", "runtime"}
+    nowhere = {"verbose", "n_jobs", "device", "cache", "cache_limit", "checkpoint", "runtime"}
     plain = {
         name: words
         for name, value in search.estimator.get_params().items()
