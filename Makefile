@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Tests compute with one thread each; each worker takes some 2 GB.
+WORKERS := -n logical --maxprocesses 4
 STAMP := $(VENV)/.murakit-installed
 
 .PHONY: demo test test-slow lint bench examples clean
@@ -19,11 +21,11 @@ demo: $(STAMP)
 
 ## test: the unit tests
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 ## test-slow: the tests that take minutes: every backbone, interrupted examples
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(WORKERS) -m slow
 
 ## lint: what CI holds the code to
 lint: $(STAMP)
