@@ -173,6 +173,11 @@ def show_mistakes(evaluation, *, n_mistakes=4, kind="both", heat_maps=None):
         raise TypeError(
             f"show_mistakes draws an Evaluation, not a {type(evaluation).__name__}: see murakit.evaluate."
         )
+    if heat_maps is not None and not callable(heat_maps):
+        raise TypeError(
+            f"heat_maps is a {type(heat_maps).__name__}: pass what makes maps of paths, such as lambda paths: "
+            "grad_cam(clf, paths)."
+        )
     found = worst_mistakes(evaluation, n_mistakes=n_mistakes)
     if kind != "both" and kind not in found:
         raise ValueError(f"kind={kind!r} is not known: pass 'both', {', '.join(map(repr, found))}.")

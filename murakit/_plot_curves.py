@@ -85,6 +85,11 @@ class _FromEvaluation:
         -------
         display
         """
+        if not isinstance(evaluation, Evaluation):
+            raise TypeError(
+                f"{cls.__name__}.from_evaluation draws an Evaluation, not a {type(evaluation).__name__}: see "
+                "murakit.evaluate, or call from_estimator."
+            )
         return cls(evaluation).plot(ax=ax, **plot_options)
 
 

@@ -175,6 +175,11 @@ def score(record, name):
 
 
 def as_distributions(param_distributions):
+    if not isinstance(param_distributions, dict):
+        raise ValueError(
+            f"param_distributions is a {type(param_distributions).__name__}: pass a dict of names and distributions, "
+            "such as search_space(estimator)."
+        )
     distributions = {}
     for name, value in param_distributions.items():
         if isinstance(value, BaseDistribution):

@@ -211,7 +211,11 @@ class MuraClassifier(PathClassifier):
         "feature_dtype": [StrOptions({"float32", "float16"})],
         "runtime": [StrOptions({"torch", "onnx"})],
         "checkpoint": [str, os.PathLike, None],
-        "n_jobs": [Integral, None],
+        "n_jobs": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(Integral, None, -1, closed="right"),
+            None,
+        ],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
     }
 

@@ -224,6 +224,11 @@ def compare(evaluations):
     """
     if len(evaluations) < 2:
         raise ValueError(f"compare needs two evaluations or more, and got {len(evaluations)}.")
+    if not isinstance(evaluations, dict):
+        raise TypeError(
+            f"evaluations is a {type(evaluations).__name__}: pass a dict that names each, "
+            "{'one': evaluation, 'other': evaluation}."
+        )
     for name, evaluation in evaluations.items():
         if not isinstance(evaluation, Evaluation):
             raise TypeError(

@@ -6,12 +6,14 @@ import pandas as pd
 import pytest
 from helpers import quick_classifier
 from matplotlib import pyplot
+from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, roc_curve
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from murakit import evaluate_predictions, load_mura, published_results, read_image
+from murakit import compare, evaluate_predictions, load_mura, published_results, read_image
+from murakit.inspection import show_mistakes
 from murakit.plotting import (
     DatasetDisplay,
     HistoryDisplay,
@@ -82,6 +84,20 @@ def test_the_roc_curve_is_scikit_learns_and_the_point_lies_on_it(evaluation):
     np.testing.assert_allclose(display.roc_display_.fpr, fpr)
     np.testing.assert_allclose(display.roc_display_.tpr, tpr)
     assert display.point_ in [pytest.approx(point) for point in zip(fpr, tpr)]
+
+
+@pytest.mark.parametrize(
+    "ask, message",
+    [
+        (lambda clf, found: RegionDisplay.from_evaluation(clf), "draws an Evaluation, not a DummyClassifier"),
+        (lambda clf, found: compare([found, found]), "evaluations is a list: pass a dict"),
+        (lambda clf, found: show_mistakes(found, heat_maps=clf), "heat_maps is a DummyClassifier: pass what"),
+    ],
+    ids=["display", "compare", "mistakes"],
+)
+def test_something_else_than_what_is_asked_for_is_named(evaluation, ask, message):
+    with pytest.raises(TypeError, match=message):
+        ask(DummyClassifier(), evaluation)
 
 
 def test_no_curve_of_one_class():

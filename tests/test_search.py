@@ -351,6 +351,8 @@ def test_groups_reach_the_splitter(images, routing):
 def test_what_is_no_distribution_is_an_error(numbers):
     with pytest.raises(ValueError, match=r"param_distributions\['C'\] is 3"):
         MuraSearchCV(LogisticRegression(), {"C": 3}).fit(*numbers)
+    with pytest.raises(ValueError, match="param_distributions is a list: pass a dict"):
+        MuraSearchCV(LogisticRegression(), ["C"]).fit(*numbers)
 
 
 def test_the_search_space_names_parameters_as_the_estimator_does():
