@@ -3,8 +3,9 @@
 import ctypes
 import os
 import sys
-import threading
 from contextlib import contextmanager
+
+from ._locks import Lock
 
 # Of glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
@@ -14,7 +15,7 @@ _LARGEST_THRESHOLD = 32 * 2**20
 _NEVER = 2**31 - 1
 _TUNED_BY = {"GLIBC_TUNABLES", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"}
 
-_lock = threading.Lock()
+_counting = Lock()
 _users = 0
 
 
@@ -46,7 +47,7 @@ def freed_memory_kept():
     if library is None:
         yield
         return
-    with _lock:
+    with _counting:
         _users += 1
         if _users == 1:
             library.mallopt(_MMAP_MAX, 0)
@@ -54,7 +55,7 @@ def freed_memory_kept():
     try:
         yield
     finally:
-        with _lock:
+        with _counting:
             _users -= 1
             if _users == 0:
                 library.mallopt(_MMAP_MAX, _DEFAULT_MMAP_MAX)

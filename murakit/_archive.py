@@ -7,11 +7,12 @@ few archives. So there is no handle that forked processes or threads would have 
 import os
 import re
 import stat
-import threading
 import zipfile
 import zlib
 from functools import lru_cache
 from typing import NamedTuple
+
+from ._locks import Lock
 
 # Most bytes of one member, packed or not: several times the largest radiograph, and what a reader's
 # threads can hold at the same time.
@@ -23,6 +24,7 @@ _KEPT_ARCHIVES = 8
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _LOCAL_HEADER = 30
 _UNSAFE_PART = {"", ".", ".."}
+_reading = Lock()
 
 
 class Member(NamedTuple):
@@ -64,7 +66,7 @@ def open_archive(path):
         occur twice.
     """
     found = os.stat(path)
-    with _lock:
+    with _reading:
         return _read_directory(path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
@@ -190,14 +192,3 @@ def _enter(folders, name):
         parent, _, base = folder.rpartition("/")
         folders[parent].append(base)
     return folders[name]
-
-
-def _renew_lock():
-    global _lock
-    _lock = threading.Lock()
-
-
-_renew_lock()
-if hasattr(os, "register_at_fork"):
-    # Another thread may hold the lock at the moment of a fork; the child would wait for it for ever.
-    os.register_at_fork(after_in_child=_renew_lock)

@@ -5,15 +5,15 @@ import json
 import os
 import shutil
 import sys
-import threading
 import time
 import warnings
 import weakref
 import zlib
-from contextlib import nullcontext
 
 import lmdb
 import numpy as np
+
+from ._locks import Lock
 
 # Raised when the layout of keys or values changes; stores of another format are left alone.
 FORMAT = 1
@@ -38,16 +38,7 @@ class CacheWarning(UserWarning):
 
 # LMDB allows one handle a file in a process; it is shared, and closed when nobody holds it any more.
 _open_disks = weakref.WeakValueDictionary()
-_opening = threading.Lock()
-
-
-def _after_fork():
-    global _opening
-    _opening = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_opening = Lock()
 
 
 def open_disk(folder, limit=None):
@@ -138,7 +129,7 @@ class Disk:
         self.path = path
         self.pid = os.getpid()
         # LMDB's handles may be shared by threads, but the map may only grow while none reads.
-        self.lock = threading.Lock()
+        self.lock = Lock()
         self.failed = None
         self.rotten = set()
         self.env, self.writable = _open(path)
@@ -187,8 +178,7 @@ class Disk:
         return self.pid == os.getpid() and self.env is not None and _identity(self.path) == self.file
 
     def close(self):
-        # After a fork, the lock may be held for ever by a thread that was not copied.
-        with self.lock if self.pid == os.getpid() else nullcontext():
+        with self.lock:
             env, self.env = self.env, None
             if env is not None:
                 env.close()

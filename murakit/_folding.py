@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import os
 import threading
 import weakref
 
@@ -11,8 +10,10 @@ from torch import fx, nn
 from torch.nn import functional
 from torch.nn.utils import fuse_conv_bn_eval
 
+from ._locks import Lock
+
 # Raised with every change of last bits in what folded stages compute; stored activations carry it.
-ARITHMETIC = 2
+ARITHMETIC = 3
 
 
 class Derived:
@@ -130,16 +131,7 @@ def _hash(stage):
 
 
 # Tracing replaces torch.nn.Module.__call__ for all threads; two at once would not put it back.
-_tracing = threading.Lock()
-
-
-def _after_fork():
-    global _tracing
-    _tracing = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_tracing = Lock()
 
 
 class _Tracer(fx.Tracer):

@@ -15,8 +15,10 @@ from ._weight_files import backbone_weights, seeded
 
 __all__ = ["BACKBONES", "Backbone", "Radiograph", "build_radiograph", "list_backbones"]
 
-# Images that go through frozen stages on a CPU together.
-_PORTION = 8
+# Images that go through a frozen stage on a CPU together: as many as leave their maps in its caches, and
+# enough of them to keep the kernels busy. Changes of these change last bits: see ARITHMETIC.
+_LEAST_PORTION, _MOST_PORTION = 8, 16
+_PORTION_BYTES = 10_000_000
 
 # Shapes of activations, for which a network has to be run.
 _SHAPES = {}
@@ -264,22 +266,38 @@ def _run(x, stages, exact):
     """Run stages in turn; on the CPU, on a few images at a time, and with `exact` on so many always.
 
     What is made on the way then stays in the processor's caches. And as kernels are chosen by the shape
-    of their input, images in portions of another size would differ in the last bits.
+    of their input, images in portions of another size would differ in the last bits. So the size of a
+    portion follows from the stage's input alone, not from the batch, nor from where the run began.
     """
     n_images = len(x)
-    if x.device.type != "cpu" or (n_images < _PORTION and not exact):
+    if x.device.type != "cpu" or (n_images < _LEAST_PORTION and not exact):
         for stage in stages:
             x = stage(x)
         return x
-    parts = []
-    for part in x.split(_PORTION):
-        lacking = _PORTION - len(part)
-        if lacking:
-            part = torch.cat([part, part[-1:].expand(lacking, *part.shape[1:])])
-        for stage in stages:
-            part = stage(part)
-        parts.append(part)
-    return (parts[0] if len(parts) == 1 else torch.cat(parts))[:n_images]
+    while stages:
+        size = _portion(x)
+        parts = []
+        for part in x.split(size):
+            lacking = size - len(part)
+            if lacking:
+                # Not by torch.cat, which may end in another memory layout, and that in other last bits.
+                part = part[[*range(len(part)), *[-1] * lacking]]
+            n_done = 0
+            while n_done < len(stages) and _portion(part) == size:
+                part = stages[n_done](part)
+                n_done += 1
+            parts.append(part)
+        x = (parts[0] if len(parts) == 1 else torch.cat(parts))[:n_images]
+        stages = stages[n_done:]
+    return x
+
+
+def _portion(x):
+    """Return how many images go through a stage together whose input is `x`."""
+    # Grey values are few, but the maps that the first stage makes of them are not.
+    shape = x.shape[1:]
+    n_bytes = max(shape.numel(), 4 * shape[-2:].numel()) * 4
+    return _MOST_PORTION if n_bytes * _MOST_PORTION <= _PORTION_BYTES else _LEAST_PORTION
 
 
 def find_backbone(name):

@@ -312,7 +312,7 @@ def test_a_fork_in_the_middle_of_reading_does_not_hang(archive):
     path = load_mura(archive).data[0]
     if "fork" not in multiprocessing.get_all_start_methods():
         pytest.skip("no fork on this platform")
-    with _archive._lock:
+    with _archive._reading:
         child = multiprocessing.get_context("fork").Process(target=pixels_of, args=(path,))
         child.start()
     child.join(30)

@@ -64,7 +64,11 @@ def test_a_run_in_half_precision_leaves_nothing_for_those_in_full():
         assert torch.equal(second.infer(images), expected)
 
 
-@pytest.mark.parametrize("backbone, size", [("resnet18", 64), ("resnet50", 64), ("densenet121", 64)])
+@pytest.mark.parametrize(
+    "backbone, size",
+    # Larger images go through the early stages in other portions than through the late ones.
+    [("resnet18", 64), ("resnet18", 224), ("resnet50", 64), ("densenet121", 64), ("mobilenet_v3_small", 192)],
+)
 def test_what_frozen_stages_make_of_an_image_does_not_depend_on_how_many_there_are(backbone, size):
     network = build_radiograph(
         backbone, 2, weights=None, unfreeze="head", dropout=0.0, augmentation=None, seed=0
@@ -74,6 +78,10 @@ def test_what_frozen_stages_make_of_an_image_does_not_depend_on_how_many_there_a
         whole = network.run_before("head", images)
         for n_images in (1, 2, 7, 16, 20):
             assert torch.equal(network.run_before("head", images[:n_images]), whole[:n_images]), n_images
+        for stage in network.stages:
+            before = network.run_before(stage, images[:7])
+            if stage != next(iter(network.stages)):
+                assert torch.equal(network.run_before("head", before, begin=stage), whole[:7]), stage
 
 
 def test_threads_fold_and_run_networks_at_once():
