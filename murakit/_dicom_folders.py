@@ -11,6 +11,9 @@ from ._paths import DICOM_SUFFIXES, natural_key, objects
 from ._places import absolute, as_folder, basename, isdir, join, names
 from ._tables import labels
 
+# Modalities whose files are radiographs, and nothing without pixels.
+_RADIOGRAPHY = {"CR", "DX", "RG"}
+
 
 def folder_of(table):
     """Return the absolute path of the folder or archive that is meant, or None for anything else."""
@@ -70,7 +73,8 @@ def _origins(folder):
         if origin.has_pixels:
             found[path] = origin
         else:
-            problems.append((path, "no pixels", f"modality {origin.modality or 'not stated'}"))
+            damaged = ": the file is damaged, fetch it anew" if origin.modality in _RADIOGRAPHY else ""
+            problems.append((path, "no pixels", f"modality {origin.modality or 'not stated'}{damaged}"))
     return found, problems
 
 

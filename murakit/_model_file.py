@@ -73,9 +73,34 @@ class ModelFile:
 
 
 _NO_MODEL = (
-    "it holds no model of murakit. Weights alone go into weights= of a new MuraClassifier, as a state dict that "
-    "torch.save wrote; models are written by murakit.save_model."
+    "it holds no model of murakit. Weights alone go into weights= of a new MuraClassifier; models are written by "
+    "murakit.save_model."
 )
+
+
+def is_model(path):
+    """Tell whether a safetensors file says that it is a model of murakit."""
+    try:
+        with safe_open(path, framework="pt") as handle:
+            return FORMAT in (handle.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
+def prefix_of(at):
+    """Return how the names of a file's tensors begin that belong to the model of a position."""
+    return f"models.{at}."
+
+
+def single_model(file):
+    """Return the record of the one model that a file holds; raise where there are several."""
+    records = field(file.document, "models", list)
+    if len(records) != 1:
+        raise ModelFileError(
+            f"it holds {len(records)} models ({field(file.document, 'kind', str)[:40]}), and weights are those of one. "
+            "Save one of them alone, for example save_model(clf.estimators_['wrist'], ...)."
+        )
+    return records[0]
 
 
 def write_model(path, document, tensors):
@@ -192,6 +217,16 @@ def field(record, name, *kinds):
             "murakit.save_model."
         )
     return value
+
+
+def known_patients(record):
+    """Return the patients of a model's record, ``train_patients`` and ``validation_patients``, each or None."""
+    training = field(record, "training", dict)
+    known = {name: field(training, name, list, None) for name in ("train_patients", "validation_patients")}
+    for name, names in known.items():
+        if names is not None and not all(isinstance(patient, bool | int | float | str) for patient in names):
+            raise ModelFileError(f"its {name} are no texts or numbers. Save the model anew.")
+    return known
 
 
 def encoded(value, where):

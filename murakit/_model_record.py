@@ -10,7 +10,7 @@ from sklearn.base import clone
 from ._data import plain
 from ._folding import make_own
 from ._machine import seeds_of
-from ._model_file import ModelFileError, decoded, encoded, field
+from ._model_file import ModelFileError, decoded, encoded, field, known_patients
 from ._patients import hashed, salt_of
 from ._training import check_callbacks
 from .classifier import MuraClassifier
@@ -116,6 +116,8 @@ def classifier_of(record, state):
     clf.classes_ = classes
     clf.n_features_in_ = 1
     _set_training(clf, field(record, "training", dict))
+    for name, names in known_patients(record).items():
+        setattr(clf, f"{name}_", None if names is None else _typed(names, "object", name))
     return clf
 
 
@@ -296,8 +298,3 @@ def _set_training(clf, record):
     if not isinstance(score, float | int | None) or isinstance(score, bool):
         raise ModelFileError("its validation score is no number. Save the model anew.")
     clf.validation_score_ = score
-    for name in ("train_patients", "validation_patients"):
-        names = field(record, name, list, None)
-        if names is not None and not all(isinstance(patient, bool | int | float | str) for patient in names):
-            raise ModelFileError(f"its {name} are no texts or numbers. Save the model anew.")
-        setattr(clf, f"{name}_", None if names is None else _typed(names, "object", name))

@@ -4,6 +4,8 @@
 """
 
 import inspect
+import os
+import warnings
 from numbers import Integral
 
 import numpy as np
@@ -15,8 +17,10 @@ from ._data import Samples, plain
 from ._layers import SigmoidHead
 from ._onnx import onnx_logits
 from ._paths import as_paths, check_unique, expand, patients_of, regions_or_none
+from ._patients import known_after, known_among
 from ._sources import Sources
 from ._store import Files
+from ._weight_files import known_in
 from .augmentation import Augmentation
 from .images import PIXELS
 from .networks import build_radiograph, find_backbone, log_probabilities
@@ -78,7 +82,28 @@ class PathClassifier(NetClassifier):
     def _train(self, train, valid, classes, seeds, *, continued, one_epoch=False):
         if not one_epoch:
             self._check_phases(continued)
-        return super()._train(train, valid, classes, seeds, continued=continued, one_epoch=one_epoch)
+        before = None if continued else known_in(self.weights)
+        if before is not None:
+            self._warn_of_known(before, (train, valid))
+        super()._train(train, valid, classes, seeds, continued=continued, one_epoch=one_epoch)
+        if before is not None:
+            known = known_after(before, self.train_patients_, self.validation_patients_)
+            self.train_patients_, self.validation_patients_ = known
+        return self
+
+    def _warn_of_known(self, before, parts):
+        """Warn of patients whom the weights come from: those left out of this fit may be known as well."""
+        names = [part.patient_names() for part in parts if part is not None]
+        patients = np.unique(np.concatenate([part for part in names if part is not None] or [[]]).astype(str))
+        known = patients[known_among(patients, np.concatenate([part for part in before if part is not None]))]
+        if len(known):
+            warnings.warn(
+                f"weights={os.fspath(self.weights)!r} come from a model that knows {len(known)} of the {len(patients)} "
+                f"patients of this fit ({', '.join(known[:3])}). A cross-validation or validation on such patients is "
+                "too good: start from other weights, or judge on patients that neither has seen.",
+                UserWarning,
+                stacklevel=4,
+            )
 
     def _check_phases(self, continued):
         """Raise where nothing is left of the epochs after those of the head alone and of the warm-up."""

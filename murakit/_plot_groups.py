@@ -12,6 +12,8 @@ from ._weighted import METRICS, confusion
 __all__ = ["RegionConfusionDisplay", "RegionDisplay"]
 
 _PAPER = "DenseNet-169 ensemble of the MURA paper"
+# Of confusion matrices side by side, so that their numbers can be read on a page.
+_MOST_CLASSES = 8
 
 
 class RegionDisplay(_FromEvaluation):
@@ -159,15 +161,15 @@ class RegionConfusionDisplay(_FromEvaluation):
     def __init__(self, evaluation):
         self.evaluation = evaluation
 
-    def plot(self, ax=None, *, n_columns=4):
+    def plot(self, ax=None, *, n_columns=None):
         """Draw.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
             For an evaluation without regions; several matrices make a figure of their own.
-        n_columns : int, default=4
-            Matrices side by side.
+        n_columns : int, default=None
+            Matrices side by side. None: four for two classes, fewer for more of them.
 
         Returns
         -------
@@ -190,9 +192,11 @@ class RegionConfusionDisplay(_FromEvaluation):
             self.matrices_[group] = matrix.astype(int)
         with paper() as plt:
             if ax is None:
+                n_classes = len(units.classes)
+                n_columns = max(1, _MOST_CLASSES // n_classes) if n_columns is None else n_columns
                 n_rows = -(-len(groups) // n_columns)
                 n_columns = min(n_columns, len(groups))
-                size = COLUMN / 2 if len(units.classes) == 2 else COLUMN
+                size = COLUMN / 2 if n_classes == 2 else COLUMN * max(1, n_classes / _MOST_CLASSES)
                 self.figure_, grid = plt.subplots(
                     n_rows,
                     n_columns,

@@ -1,13 +1,17 @@
 """Weights of backbones: downloaded, read from a file or drawn, once a process."""
 
 import os
-import threading
 from collections import OrderedDict
 from contextlib import contextmanager
 
+import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from ._folding import SharedWeights
+from ._locks import Lock
+from ._model_file import is_model, known_patients, opened, prefix_of, single_model
 
 # Backbones whose weights are kept for the next network: cross-validation builds one after another.
 _MOST_KEPT = 2
@@ -16,8 +20,8 @@ _MOST_KEPT = 2
 _AUXILIARY_LAST = ("auxiliary.fc.", "AuxLogits.fc.")
 
 _kept = OrderedDict()
-_keeping = threading.Lock()
-_seeding = threading.Lock()
+_keeping = Lock()
+_seeding = Lock()
 
 
 def backbone_weights(entry, weights, seed):
@@ -68,6 +72,30 @@ def seeded(seed, device="cpu"):
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def known_in(weights):
+    """Return the patients that a model's weights come from: trained on, and those who chose an epoch.
+
+    Parameters
+    ----------
+    weights : "imagenet", path-like, or None
+
+    Returns
+    -------
+    known : tuple of two (ndarray or None), or None
+        Names or hashes. None: the weights do not say.
+    """
+    if weights is None or weights == "imagenet":
+        return None
+    path = os.path.expanduser(os.fspath(weights))
+    if not is_model(path):
+        return None
+    with opened(path) as file:
+        trained, held = known_patients(single_model(file)).values()
+    if trained is None:
+        return None
+    return np.array(trained, dtype=object), None if held is None else np.array(held, dtype=object)
 
 
 def _identity(weights, seed):
@@ -126,8 +154,10 @@ def _file_state(path):
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f"weights={path!r}: there is no such file. Pass 'imagenet', None, or the path of a state dict "
-            "saved with torch.save(model.state_dict(), path)."
+            "saved with torch.save(model.state_dict(), path), or of what murakit.save_model wrote."
         )
+    if path.endswith(".safetensors"):
+        return _safetensors_state(path)
     try:
         # weights_only: a file of weights must not be able to run code.
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -142,6 +172,20 @@ def _file_state(path):
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"weights={path!r} holds no state dict (a dict of names to tensors).")
     return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _safetensors_state(path):
+    if is_model(path):
+        with opened(path) as file:
+            single_model(file)
+            return {key.removeprefix(prefix_of(0)): value for key, value in file.tensors().items()}
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"weights={path!r} cannot be read as a file of safetensors ({error}). Was it cut short on the way? Fetch "
+            "it anew."
+        ) from error
 
 
 def _fill(model, entry, state, weights):

@@ -25,8 +25,10 @@ class MuraClassifier(PathClassifier):
         The network: one of `list_backbones`, such as ``"densenet169"``, or ``"timm/NAME"`` with any
         model of timm (``pip install 'murakit[timm]'``). ``"small"`` is trained from scratch.
     weights : "imagenet", path-like or None, default="imagenet"
-        ImageNet weights of torchvision or timm (downloaded once), the file of a state dict (of
-        their model or of ``net_.module_``, with or without a matching last layer), or random weights.
+        ImageNet weights of torchvision or timm (downloaded once), a file, or random weights. The
+        file: what `save_model` wrote, whose patients this model then knows as well, or a state dict
+        by torch.save or safetensors (of their model or of ``net_.module_``); its last layer is taken
+        where it has as many classes.
     unfreeze : str or None, default=None
         The first stage that is trained: of ResNets ``"stem"``, ``"layer1"`` ... ``"layer4"``, of others
         see `list_backbones`; ``"head"`` (only the last layer) or ``"all"``. Stages before it stay as
@@ -35,7 +37,8 @@ class MuraClassifier(PathClassifier):
         Side of the square that images are scaled to, in pixels. None: that of the backbone's ImageNet
         weights, of ResNets 224.
     resize : {"pad", "squash"}, default="pad"
-        Keep the aspect ratio and pad with black, or change the ratio.
+        Keep the aspect ratio and pad with black, or change the ratio. Like `image_size`, it is read
+        when predicting as well: after a change, fit again.
     augment : bool or dict, default=True
         Random changes of the training images; a dict sets the strengths of
         `murakit.augmentation.Augmentation`, such as ``{"rotation": 30}``.
@@ -345,6 +348,12 @@ class MuraClassifier(PathClassifier):
             For a file that is no readable image.
         FloatingPointError
             Where the loss becomes NaN or infinite.
+
+        Warns
+        -----
+        UserWarning
+            Where `weights` is a saved model that was trained on patients of this fit: a
+            cross-validation over them would be too good.
         """
         if self.runtime == "onnx":
             require_onnx()  # not after hours of training

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._evaluation import Evaluation
 from ._files import written_whole
 from ._machine import installed_versions
-from ._model_file import ModelFileError, decoded, encoded, field, opened, write_model
+from ._model_file import ModelFileError, decoded, encoded, field, opened, prefix_of, write_model
 from ._model_record import classifier_of, record_of, warn_of
 from .classifier import MuraClassifier
 from .images import PIXELS
@@ -110,7 +110,7 @@ def save_model(clf, path, *, metrics=None, patients="hash", overwrite=False):
         record, lacking = record_of(part, patients)
         records.append(record)
         not_kept |= dict.fromkeys(lacking)
-        tensors |= {_prefix(at) + name: tensor for name, tensor in part._net.module_.state_dict().items()}
+        tensors |= {prefix_of(at) + name: tensor for name, tensor in part._net.module_.state_dict().items()}
     document = {
         "kind": kind,
         "about": about,
@@ -293,10 +293,6 @@ _KINDS = {
 }
 
 
-def _prefix(at):
-    return f"models.{at}."
-
-
 def _versions():
     import murakit
 
@@ -329,7 +325,7 @@ def _read_1(file):
     tensors = file.tensors()
     parts = []
     for at, record in enumerate(records):
-        prefix = _prefix(at)
+        prefix = prefix_of(at)
         own = [name for name in tensors if name.startswith(prefix)]
         parts.append(classifier_of(record, {name.removeprefix(prefix): tensors.pop(name) for name in own}))
     if tensors:

@@ -481,6 +481,17 @@ def test_files_without_pixels_are_told(export):
     assert films.problems.values.tolist() == [[str(path), "no pixels", "modality SR"]]
 
 
+def test_a_radiograph_that_was_cut_short_is_told_from_files_that_have_no_pixels(export):
+    film = dataset()
+    for keyword in ("PixelData", "Rows", "Columns"):
+        delattr(film, keyword)
+    path = saved(export, film, "12/film.dcm")
+    with pytest.warns(UserWarning, match="see the Bunch's `problems`"):
+        films = load_radiographs(export)
+    assert films.problems.detail.tolist() == ["modality DX: the file is damaged, fetch it anew"]
+    assert films.problems.path.tolist() == [str(path)]
+
+
 def test_a_link_to_a_folder_above_is_followed_once(export):
     (export / "0" / "up").symlink_to(export)
     assert len(load_radiographs(export).data) == 12
