@@ -11,7 +11,7 @@ from ._backbones import BACKBONES, IMAGENET_MEAN, IMAGENET_STD, Backbone
 from ._folding import fold, fold_entry, share, weights_hash
 from ._layers import Pool, SeededDropout, SigmoidHead
 from ._timm import PREFIX, timm_backbone
-from ._weight_files import backbone_weights, seeded
+from ._weight_files import backbone_weights, empty_stages, seeded
 
 __all__ = ["BACKBONES", "Backbone", "Radiograph", "build_radiograph", "list_backbones"]
 
@@ -402,10 +402,12 @@ def build_radiograph(
             f"{list(entry.stages)}, or None for the later half of them."
         )
     shared, last_layer = backbone_weights(entry, weights, seed)
-    # Without memory of its own, for the weights are assigned; but timm's models hold more than weights,
-    # such as tables of positions that no state dict has.
-    with seeded(seed) if backbone.startswith(PREFIX) else torch.device("meta"):
-        stages = entry.take_apart(entry.build())
+    if backbone.startswith(PREFIX):
+        # timm's models hold more than weights, such as tables of positions that no state dict has.
+        with seeded(seed):
+            stages = entry.take_apart(entry.build())
+    else:
+        stages = empty_stages(entry)
     auxiliary = stages.pop("auxiliary", None)
     # Another seed than that of random stages, whose first numbers the head would repeat.
     with seeded(seed ^ 1):

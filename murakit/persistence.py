@@ -77,6 +77,8 @@ def save_model(clf, path, *, metrics=None, patients="hash", overwrite=False):
     Hashes hide names from readers, not from somebody who tries all names: where patients are
     numbered, pass None, or give `fit` groups that only you can translate.
 
+    As ``weights=`` of another `MuraClassifier`, the file is where a training on other radiographs starts.
+
     `cache` is not kept, for it is a folder of this machine; nor are metadata requests
     (``set_fit_request``) and the momenta of `partial_fit`.
 
