@@ -116,11 +116,14 @@ class Radiograph(nn.Module):
         return names[: names.index(stage) if first is None else first]
 
     def train(self, mode=True):
-        super().train(mode)
-        # The training loop calls train() before every batch; a frozen BatchNorm would go on
-        # moving its running statistics.
-        for name in self.frozen:
-            self.stages[name].eval()
+        self.training = self.stages.training = mode
+        for part in set(self.children()) - {self.stages}:
+            part.train(mode)
+        for name, stage in self.stages.items():
+            # A frozen BatchNorm would go on moving its running statistics. Once frozen, a stage stays so: to
+            # walk through it again would take longer than a step of the head.
+            if name not in self.frozen or stage.training:
+                stage.train(mode and name not in self.frozen)
         return self
 
     def trained_state(self, unfreeze):
@@ -206,6 +209,8 @@ class Radiograph(nn.Module):
         begin : str or None
             The first stage that is run, where `inputs` are no radiographs.
         """
+        if begin == "head":
+            return self.head(self.dropout(self._enter(inputs, begin, None), self.generator))
         draws = None
         if begin is None and self.training and self.augmentation is not None:
             draws = torch.rand(7, len(inputs), generator=self.generator)
