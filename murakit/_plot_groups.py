@@ -125,6 +125,8 @@ class RegionDisplay(_FromEvaluation):
 class RegionConfusionDisplay(_FromEvaluation):
     """Confusion matrices of all and of each region: how many, and which share of the true class.
 
+    Of more than four classes, only the matrix of all is drawn; those of regions are in ``matrices_``.
+
     Parameters
     ----------
     evaluation : Evaluation
@@ -181,8 +183,10 @@ class RegionConfusionDisplay(_FromEvaluation):
         units = evaluation.units
         regions = units.regions()
         groups = ["all", *(regions if len(regions) > 1 or ax is None else [])]
-        if ax is not None and len(groups) > 1:
-            raise ValueError(f"{len(groups)} matrices do not fit into one ax; leave ax out.")
+        n_classes = len(units.classes)
+        shown = groups if n_classes <= _MOST_CLASSES // 2 else ["all"]
+        if ax is not None and len(shown) > 1:
+            raise ValueError(f"{len(shown)} matrices do not fit into one ax; leave ax out.")
         self.matrices_ = {}
         for group in groups:
             rows = slice(None) if group == "all" else units.region == group
@@ -192,10 +196,9 @@ class RegionConfusionDisplay(_FromEvaluation):
             self.matrices_[group] = matrix.astype(int)
         with paper() as plt:
             if ax is None:
-                n_classes = len(units.classes)
                 n_columns = max(1, _MOST_CLASSES // n_classes) if n_columns is None else n_columns
-                n_rows = -(-len(groups) // n_columns)
-                n_columns = min(n_columns, len(groups))
+                n_rows = -(-len(shown) // n_columns)
+                n_columns = min(n_columns, len(shown))
                 size = COLUMN / 2 if n_classes == 2 else COLUMN * max(1, n_classes / _MOST_CLASSES)
                 self.figure_, grid = plt.subplots(
                     n_rows,
@@ -208,9 +211,9 @@ class RegionConfusionDisplay(_FromEvaluation):
             else:
                 self.axes_, self.figure_ = np.array([ax]), ax.figure
             self.ax_ = self.axes_[0]
-            for group, place in zip(groups, self.axes_):
+            for group, place in zip(shown, self.axes_):
                 self._draw_matrix(self.matrices_[group], group, place)
-            for place in self.axes_[len(groups) :]:
+            for place in self.axes_[len(shown) :]:
                 place.axis("off")
         return self
 

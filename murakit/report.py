@@ -161,8 +161,10 @@ def _range(estimate):
 def _regions(evaluation):
     if not evaluation.units.regions():
         return ""
+    display = RegionConfusionDisplay(evaluation).plot()
+    one = len(display.axes_) == 1
     matrices = _picture(
-        RegionConfusionDisplay(evaluation).plot(), "Confusion matrices of all and of each region"
+        display, "Confusion matrix" if one else "Confusion matrices of all and of each region"
     )
     return (
         "<div class='pair'>"

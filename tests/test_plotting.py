@@ -146,6 +146,18 @@ def test_confusion_matrices_are_scikit_learns(evaluation):
         np.testing.assert_array_equal(matrix, confusion_matrix(units.code[rows], units.predicted[rows]))
 
 
+def test_of_many_classes_one_matrix_is_drawn_that_can_be_read():
+    parts = drawn()
+    n = len(parts["y"])
+    code = np.arange(n) % 14
+    regions = np.array([f"region {number}" for number in code // 2])
+    display = RegionConfusionDisplay.from_predictions(
+        code, np.eye(14)[(code + 1) % 14], patients=parts["patients"], regions=regions, n_resamples=0
+    )
+    assert len(display.axes_) == 1 and len(display.matrices_) == 8
+    np.testing.assert_array_equal(display.matrices_["region 0"].sum(axis=1)[:2], [9, 9])
+
+
 def test_a_history_shows_the_epoch_kept_and_where_stages_were_unfrozen(images):
     clf = quick_classifier(head_epochs=1, max_epochs=3, monitor="roc_auc", validation_fraction=0.3)
     clf.fit(images.data, images.target)
