@@ -210,7 +210,9 @@ class Store(ABC):
                             bar.update(len(values))
                     if written is not None:
                         written.result()  # before the room is asked for that it takes
-                    target = shelf or self._disk_for(len(lacking))
+                    # Again: what this is computed from may have been written since.
+                    room = shelf is None or shelf.room_for(len(lacking), self.n_bytes)
+                    target = (shelf or self._disk_for(len(lacking))) if room else None
                     if target is not None:
                         target.describe(self.group, self.about)
                         # A copy: what is handed on may be changed in place.

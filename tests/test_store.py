@@ -326,8 +326,7 @@ def test_what_does_not_fit_the_limit_is_kept_in_memory_and_that_is_said(images, 
     ):
         clf.fit(images.data, images.target)
     assert same_state(state_of(expected), state_of(clf))
-    # Small values share pages: how many LMDB takes for them is known to a few only.
-    assert (tmp_path / FILE).stat().st_size <= 100_000 + 4 * 4096
+    assert (tmp_path / FILE).stat().st_size <= 100_000
 
 
 def test_users_of_one_folder_have_limits_of_their_own(images, tmp_path):
@@ -359,7 +358,7 @@ def test_a_limit_holds_where_another_fills_the_folder_meanwhile(images, tmp_path
     ):
         rows = pixels.open(images.data)
     np.testing.assert_array_equal(rows[:], np.stack([read_square(path, 32) for path in images.data])[:, None])
-    assert cache_info(tmp_path).n_images.min() < len(images.data)
+    assert cache_info(tmp_path).n_images.sum() < 2 * len(images.data)
 
 
 def test_views_that_went_to_memory_are_told_of(images, tmp_path):
