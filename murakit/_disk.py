@@ -219,7 +219,11 @@ class Disk:
         if not self.writable:
             return False
         page = 4096
-        need = n_values * -(-(n_bytes + 64) // page) * page if n_bytes > page // 4 else n_values * n_bytes * 2
+        # Where few values share a page, keys in random order can leave one alone in each.
+        alone = n_bytes > page // 8
+        pages = n_values * -(-(n_bytes + 64) // page) if alone else -(-2 * n_values * n_bytes // page)
+        # And the tree's own: entries of those values, and copies of what a write changes.
+        need = (pages + n_values // 16 + 4) * page
         try:
             free = shutil.disk_usage(os.path.dirname(self.path)).free
             used = os.path.getsize(self.path)
