@@ -23,7 +23,7 @@ from ._store import Files
 from ._weight_files import known_in
 from .augmentation import Augmentation
 from .images import PIXELS
-from .networks import build_radiograph, find_backbone, log_probabilities
+from .networks import LEAST_PORTION, build_radiograph, find_backbone, log_probabilities
 
 # Parameters that the course of a training does not depend on.
 _NO_MATTER = frozenset(
@@ -224,12 +224,15 @@ class PathClassifier(NetClassifier):
     def _log_proba_batches(self, network, items, device):
         sources = self._sources(network, self._net.unfreeze, device, fitting=False)
         by_onnx = self.runtime == "onnx" and device == "cpu"
-        for inputs, begin in sources.for_prediction(items, mirrored=self.tta):
+        # A few images are not filled up to a whole portion, which would take several times as long. What is
+        # stored was: without it, no prediction depends on what is stored, not even in its last bits.
+        exact = len(items) >= LEAST_PORTION
+        for inputs, begin in sources.for_prediction(items, mirrored=self.tta, stored=exact):
             done = []
             for batch in inputs:
                 logits = onnx_logits(network, batch) if by_onnx and begin is None else None
                 if logits is None:
                     with torch.autocast(sources.device.type, torch.bfloat16, self._autocast(device)):
-                        logits = network.infer(batch.to(device, non_blocking=True), begin=begin)
+                        logits = network.infer(batch.to(device, non_blocking=True), begin, exact)
                 done.append(log_probabilities(logits.double()))
             yield done[0] if len(done) == 1 else torch.logaddexp(*done) - np.log(2)

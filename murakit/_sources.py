@@ -129,7 +129,7 @@ class Sources:
 
     # -- predicting -------------------------------------------------------------------------
 
-    def for_prediction(self, items, *, mirrored):
+    def for_prediction(self, items, *, mirrored, stored=True):
         """Yield batches as lists: the input of each image, and with `mirrored` that of its mirror image.
 
         Parameters
@@ -137,6 +137,8 @@ class Sources:
         items : ndarray of shape (m,)
             Paths of images.
         mirrored : bool
+        stored : bool
+            Whether to keep, and to take up, what the frozen stages make of the images.
 
         Yields
         ------
@@ -146,7 +148,7 @@ class Sources:
         """
         files = Files(items)
         size = _BATCH.get(self.device.type, 32)
-        if self.shelves and self.network.before(self.unfreeze):
+        if stored and self.shelves and self.network.before(self.unfreeze):
             views = (None, "mirror") if mirrored else (None,)
             stores = [self._features(self.images, self.unfreeze, view) for view in views]
             if stores[0].shelves:

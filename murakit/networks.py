@@ -17,7 +17,7 @@ __all__ = ["BACKBONES", "Backbone", "Radiograph", "build_radiograph", "list_back
 
 # Images that go through a frozen stage on a CPU together: as many as leave their maps in its caches, and
 # enough of them to keep the kernels busy. Changes of these change last bits: see ARITHMETIC.
-_LEAST_PORTION, _MOST_PORTION = 8, 16
+LEAST_PORTION, _MOST_PORTION = 8, 16
 _PORTION_BYTES = 10_000_000
 
 # Shapes of activations, for which a network has to be run.
@@ -234,9 +234,9 @@ class Radiograph(nn.Module):
         seed = int(torch.randint(2**31, (), generator=self.generator))
         return seeded(seed, self.mean.device)
 
-    def infer(self, inputs, begin=None):
+    def infer(self, inputs, begin=None, exact=False):
         """Return the logits as `forward` does in evaluation, with every BatchNorm folded."""
-        return self.head(self.run_before("head", inputs, begin=begin, exact=False))
+        return self.head(self.run_before("head", inputs, begin=begin, exact=exact))
 
 
 def log_probabilities(logits):
@@ -275,7 +275,7 @@ def _run(x, stages, exact):
     portion follows from the stage's input alone, not from the batch, nor from where the run began.
     """
     n_images = len(x)
-    if x.device.type != "cpu" or (n_images < _LEAST_PORTION and not exact):
+    if x.device.type != "cpu" or (n_images < LEAST_PORTION and not exact):
         for stage in stages:
             x = stage(x)
         return x
@@ -302,7 +302,7 @@ def _portion(x):
     # Grey values are few, but the maps that the first stage makes of them are not.
     shape = x.shape[1:]
     n_bytes = max(shape.numel(), 4 * shape[-2:].numel()) * 4
-    return _MOST_PORTION if n_bytes * _MOST_PORTION <= _PORTION_BYTES else _LEAST_PORTION
+    return _MOST_PORTION if n_bytes * _MOST_PORTION <= _PORTION_BYTES else LEAST_PORTION
 
 
 def find_backbone(name):

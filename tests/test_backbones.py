@@ -161,6 +161,18 @@ def test_what_is_stored_gives_the_same_training_and_predictions(backbone, few, t
         np.testing.assert_array_equal(on.predict_proba(few[0]), expected)
 
 
+@pytest.mark.parametrize("n_images", [1, 4, 8, 35])
+@pytest.mark.parametrize("unfreeze", ["denseblock4", "head"])
+def test_predictions_of_any_number_of_images_do_not_depend_on_what_is_stored(unfreeze, n_images, few, tmp_path):
+    # DenseNets and their like take other kernels for other numbers of images; ResNet18 hides it at most stages.
+    clf = classifier("densenet121", unfreeze=unfreeze).fit(*few)
+    paths = np.resize(few[0], n_images)
+    expected = clf.predict_proba(paths)
+    clf.set_params(cache=tmp_path)
+    for _ in range(2):
+        np.testing.assert_array_equal(clf.predict_proba(paths), expected)
+
+
 @pytest.mark.parametrize("backbone", every("small", *TIMM[1:]))
 def test_a_model_is_saved_exported_and_explained(backbone, few, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
