@@ -163,7 +163,9 @@ def test_what_is_stored_gives_the_same_training_and_predictions(backbone, few, t
 
 @pytest.mark.parametrize("n_images", [1, 4, 8, 35])
 @pytest.mark.parametrize("unfreeze", ["denseblock4", "head"])
-def test_predictions_of_any_number_of_images_do_not_depend_on_what_is_stored(unfreeze, n_images, few, tmp_path):
+def test_predictions_of_any_number_of_images_do_not_depend_on_what_is_stored(
+    unfreeze, n_images, few, tmp_path
+):
     # DenseNets and their like take other kernels for other numbers of images; ResNet18 hides it at most stages.
     clf = classifier("densenet121", unfreeze=unfreeze).fit(*few)
     paths = np.resize(few[0], n_images)
