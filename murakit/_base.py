@@ -19,7 +19,7 @@ from ._allocator import freed_memory_kept, give_back
 from ._batches import TrainingData
 from ._data import Images, check_comparable, check_groups, check_labels, plain
 from ._folding import forget, make_own, refresh
-from ._machine import autocasts, repeatable_threads, resolve_device, seeds_of
+from ._machine import autocasts, placed, repeatable_threads, resolve_device, seeds_of
 from ._patients import known_after, known_among
 from ._progress import EpochProgress
 from ._splits import patient_holdout
@@ -257,7 +257,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             parts = [(train.items, True)] + ([] if valid is None else [(valid.items, False)])
             head_epochs = 0 if continued or one_epoch else min(self.head_epochs, self.max_epochs)
             device = self._device()
-            inputs = self._training_inputs(network.to(device), parts, device, head_epochs)
+            inputs = self._training_inputs(placed(network, device), parts, device, head_epochs)
             data = [
                 TrainingData(rows, part.code, weight, head_rows)
                 for (rows, head_rows), part, weight in zip(inputs, (train, valid), weights)
@@ -410,14 +410,13 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         network = self._net.module_
         refresh(network)
         try:
-            network.to(device).eval()
+            placed(network, device).eval()
             with torch.inference_mode(), freed_memory_kept():
                 blocks = self._log_proba_batches(network, samples.items, device)
                 per_image = np.concatenate([block.cpu().numpy() for block in give_back(blocks)])
         finally:
-            network.to("cpu")
             if device != "cpu":
-                forget(network)
+                forget(network.to("cpu"))
         total = np.full((samples.n_rows, len(self.classes_)), -np.inf)
         np.logaddexp.at(total, samples.row, per_image)
         return total - np.log(np.bincount(samples.row, minlength=samples.n_rows))[:, None]

@@ -1,11 +1,18 @@
 """What a training goes through: data with targets and weights, in batches, and the mean of their losses."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
 
 from ._ahead import ahead
+
+# Small batches that lie in memory are gathered several at a time: one by one it would take longer than a
+# step of a head. Where such a batch begins, kernels must find it aligned as one of its own would be, or
+# its last bits may differ.
+_TOGETHER_BYTES = 2**20
+_ALIGNED = 64
 
 
 class TrainingData:
@@ -69,13 +76,23 @@ class Batches:
     def __iter__(self):
         n_rows = len(self.data)
         order = np.arange(n_rows) if self.rng is None else self.rng.permutation(n_rows)
-        starts = self._starts()
-        batches = (order[start:stop] for start, stop in zip(starts, [*starts[1:], n_rows]))
-        inputs = self.data.inputs
-        gathered = ((rows, self._gather(inputs, rows)) for rows in batches)
-        for rows, batch in gathered if inputs.held else ahead(gathered):
+        batches = self._gathered(order, [*self._starts(), n_rows])
+        return batches if self.data.inputs.held else ahead(batches)
+
+    def _gathered(self, order, bounds):
+        done, together = 0, 1
+        while done < len(bounds) - 1:
+            cuts = bounds[done : done + together + 1]
+            rows = order[cuts[0] : cuts[-1]]
+            inputs = self._gather(self.data.inputs, rows)
             rows = torch.from_numpy(rows)
-            yield batch, (self.data.target[rows], self.data.weight[rows])
+            parts = inputs, self.data.target[rows], self.data.weight[rows]
+            if together == 1 and self.data.inputs.held and inputs.nbytes % _ALIGNED == 0:
+                together = max(1, _TOGETHER_BYTES // max(1, inputs.nbytes))
+            done += len(cuts) - 1
+            for start, stop in pairwise(cuts):
+                batch, *about = (part[start - cuts[0] : stop - cuts[0]] for part in parts)
+                yield batch, tuple(about)
 
     def _gather(self, inputs, rows):
         batch = inputs.__getitems__(rows)

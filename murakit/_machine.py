@@ -3,6 +3,7 @@
 import os
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from numbers import Integral
 from typing import NamedTuple
 
@@ -87,6 +88,14 @@ def resolve_device(device, *, predicting=False):
             return "cpu"
         raise ValueError(f"device={device!r}, but PyTorch sees no GPU. Pass device='auto' or 'cpu'.")
     return str(found)
+
+
+def placed(network, device):
+    """Return a network on a device; where it is there, moving it would take as long as two steps of a head."""
+    device = torch.device(device)
+    if any(tensor.device != device for tensor in chain(network.parameters(), network.buffers())):
+        network.to(device)
+    return network
 
 
 def autocasts(precision, device):
