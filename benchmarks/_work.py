@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -83,3 +84,12 @@ def largest_difference(ours, theirs):
 def settings():
     """Return what a table has to say of how it was measured."""
     return f"{torch.get_num_threads()} threads, batches of {BATCH}, seed {SEED}"
+
+
+def copy_many(paths, region, n_images):
+    """Write copies of a few files as the images of many patients, and return the folder."""
+    for number in range(n_images):
+        study = region / f"patient{number:05d}" / f"study1_{('negative', 'positive')[number % 2]}"
+        study.mkdir(parents=True)
+        shutil.copyfile(paths[number % len(paths)], study / "image1.png")
+    return region.parents[1]

@@ -9,8 +9,7 @@ import tempfile
 from pathlib import Path
 
 from ._measure import peak_memory
-from ._work import radiographs
-from .bench_predict import copy_many
+from ._work import copy_many, radiographs
 
 TRAIN = """
 import sys, glob

@@ -2,17 +2,14 @@
 
 Synthetic radiographs (512 px files, 224 px), ResNet18. The plain loop reads with PIL, applies
 torchvision's transforms and runs the eager model in `inference_mode`; once without workers, once with
-two. Outputs have to agree to 1e-5 first. Peak memory (anonymous pages of a process of its own, 64 px)
-has to be the same for 2,000 and 20,000 images to 5 %. Limits: at least 1.4 times faster with PyTorch
-alone, at least 1.7 times with ONNX Runtime (its export is done before).
+two. Outputs have to agree to 1e-5 first. Limits: at least 1.4 times faster with PyTorch alone, at least
+1.7 times with ONNX Runtime (its export is done before).
 """
-
-import shutil
 
 import numpy as np
 
 from . import plain_pytorch as plain
-from ._measure import interleaved, peak_memory
+from ._measure import interleaved
 from ._work import (
     classifier,
     largest_difference,
@@ -21,18 +18,6 @@ from ._work import (
     settings,
     weights_file,
 )
-
-PREDICT = """
-import sys, glob, torch
-from murakit import MuraClassifier
-torch.set_num_threads(2)
-paths = sorted(glob.glob(sys.argv[1] + "/**/*.png", recursive=True))[: int(sys.argv[2])]
-train = paths[:40]
-clf = MuraClassifier(weights=None, unfreeze="head", augment=False, image_size=64, max_epochs=1,
-                     early_stopping=False, random_state=0)
-clf.fit(train, [0, 1] * 20)
-assert len(clf.predict_proba(paths)) == int(sys.argv[2])
-"""
 
 
 def run(quick):
@@ -60,9 +45,6 @@ def run(quick):
             rounds=rounds,
             warmup=0,
         )
-        few, many = (100, 400) if quick else (2000, 20000)
-        copies = copy_many(X[:50], folder / "copies" / "train" / "XR_WRIST", many)
-        memory = [peak_memory(PREDICT, copies, n_images) for n_images in (few, many)]
     baseline = timings["plain PIL + eager loop"]
     rows = []
     for name, timing in timings.items():
@@ -80,23 +62,5 @@ def run(quick):
                 "ok": None if asked is None else quick or bool(faster >= asked),
             }
         )
-    growth = memory[1] / memory[0]
-    rows.append(
-        {
-            "what": f"peak memory, {many:,} / {few:,} images: {memory[1] / 1e6:.0f} / {memory[0] / 1e6:.0f} MB",
-            "× faster": f"{growth:.3f}",
-            "asked": "≤ 1.05",
-            "ok": quick or growth <= 1.05,
-        }
-    )
     rows.append({"what": f"{settings()}; probabilities differ by {max(differences.values()):.0e} at most"})
     return rows
-
-
-def copy_many(paths, region, n_images):
-    """Write copies of a few files as the images of many patients, and return the folder."""
-    for number in range(n_images):
-        study = region / f"patient{number:05d}" / f"study1_{('negative', 'positive')[number % 2]}"
-        study.mkdir(parents=True)
-        shutil.copyfile(paths[number % len(paths)], study / "image1.png")
-    return region.parents[1]
