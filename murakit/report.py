@@ -28,6 +28,8 @@ __all__ = ["write_report"]
 NOT_FOR_CLINICAL_USE = (
     "For research only. This is no medical device: no result of it may decide about a patient."
 )
+# What rounding may move a probability by: half precision and other batches.
+_AS_JUDGED = 0.02
 _PACKAGES = ("murakit", "torch", "torchvision", "scikit-learn", "skorch", "numpy", "pillow", "captum")
 
 
@@ -61,7 +63,8 @@ def write_report(
     n_mistakes : int, default=4
         Most confident errors of each kind to show; 0: none.
     heat_maps : bool, default=True
-        Lay Grad-CAM over the mistakes, where `estimator` is a `MuraClassifier`.
+        Lay Grad-CAM over the mistakes, where `estimator` is a `MuraClassifier`. The page says so where
+        that network's probabilities are not those that were judged.
 
     Returns
     -------
@@ -254,28 +257,42 @@ def _mistakes(evaluation, estimator, n_mistakes, heat_maps):
     if not has_paths(evaluation):
         return "<p>The evaluation was made without the paths of its images, so none can be shown.</p>"
     found = worst_mistakes(evaluation, n_mistakes=n_mistakes)
-    explained = heat_maps and isinstance(estimator, MuraClassifier)
+    units = evaluation.units
+    maps = [] if heat_maps and isinstance(estimator, MuraClassifier) else None
     text = ""
+    if maps is not None and not np.array_equal(getattr(estimator, "classes_", units.classes), units.classes):
+        maps = None
+        text = "<p>No heat maps: the estimator tells other classes apart than were judged.</p>"
+
+    def explain(paths):
+        maps.append(grad_cam(estimator, paths))
+        return maps[-1]
+
     for kind, rows in found.items():
         true, predicted = ((1, 0), (0, 1))[kind == "false positives"]
-        units = evaluation.units
         n_all = int(((units.code == true) & (units.predicted == predicted)).sum())
         text += f"<h3>{kind.capitalize()}: {n_all:,}</h3>"
         if not len(rows):
             text += "<p>None.</p>"
             continue
         figure = show_mistakes(
-            evaluation,
-            n_mistakes=n_mistakes,
-            kind=kind,
-            heat_maps=(lambda paths: grad_cam(estimator, paths)) if explained else None,
+            evaluation, n_mistakes=n_mistakes, kind=kind, heat_maps=None if maps is None else explain
         )
         text += _image(figure, f"The most confident {kind}, all views of each study", wide=True)
-    note = ""
-    if explained:
-        note = (
-            "<p>Bright areas (the line is at half of the highest value) speak for &ldquo;abnormal&rdquo; to this "
-            "network (Grad-CAM). They say what moves it, not where an injury is.</p>"
+    if not maps:
+        return text
+    note = (
+        "<p>Bright areas (the line is at half of the highest value) speak for &ldquo;abnormal&rdquo; to this "
+        "network (Grad-CAM). They say what moves it, not where an injury is.</p>"
+    )
+    judged = units.proba[np.concatenate(list(found.values())), 1]
+    apart = np.abs(judged - [one.proba.mean() for one in maps]).max()
+    if apart > _AS_JUDGED:
+        note += (
+            f"<p class='warning'>The network explained here is not what was judged: its probabilities for these "
+            f"studies differ from the evaluation's by up to {apart:.2f}. Either the report was given another "
+            "estimator, or the evaluation's probabilities were changed after the network (by calibration, "
+            "an ensemble or tta).</p>"
         )
     return note + text
 

@@ -317,6 +317,35 @@ def test_a_report_is_one_whole_file_without_a_network(images, small_mura, tmp_pa
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
 
 
+def test_a_report_says_where_its_heat_maps_are_of_another_network_than_was_judged(images, small_mura, tmp_path):
+    valid = load_mura(small_mura, subset="valid")
+    clf = quick_classifier(max_epochs=1).fit(images.data, images.target)
+    other = quick_classifier(max_epochs=3, lr=0.05, random_state=1).fit(images.data, images.target)
+    found = evaluate(clf, valid.data, valid.target, n_resamples=0)
+    mistakes = np.concatenate(list(worst_mistakes(found).values()))
+    assert len(mistakes)
+
+    def text(estimator):
+        write_report(found, tmp_path / "report.html", estimator=estimator)
+        return (tmp_path / "report.html").read_text(encoding="utf-8")
+
+    assert "is not what was judged" not in text(clf)
+    theirs = evaluate(other, valid.data, valid.target, n_resamples=0)
+    apart = np.abs(found.units.proba - theirs.units.proba)[mistakes, 1].max()
+    assert apart > 0.02
+    assert f"differ from the evaluation's by up to {apart:.2f}." in text(other)
+
+
+def test_a_report_explains_no_network_of_other_classes(images, small_mura, tmp_path):
+    valid = load_mura(small_mura, subset="valid")
+    clf = quick_classifier(max_epochs=1).fit(images.data, images.target)
+    of_regions = quick_classifier(max_epochs=1).fit(images.data, images.regions)
+    found = evaluate(clf, valid.data, valid.target, n_resamples=0)
+    write_report(found, tmp_path / "report.html", estimator=of_regions)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "tells other classes apart" in text and "Grad-CAM" not in text
+
+
 def test_a_report_of_arrays_alone_has_what_there_is(tmp_path):
     rng = np.random.default_rng(0)
     y, proba = rng.integers(3, size=60), rng.dirichlet(np.ones(3), size=60)
