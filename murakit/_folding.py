@@ -13,7 +13,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 from ._locks import Lock
 
 # Raised with every change of last bits in what folded stages compute; stored activations carry it.
-ARITHMETIC = 3
+ARITHMETIC = 4
 
 
 class Derived:

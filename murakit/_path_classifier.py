@@ -217,6 +217,7 @@ class PathClassifier(NetClassifier):
                 augmented=augmented and changing,
                 views=self.augment_views,
                 head_epochs=head_epochs,
+                mixed=augmented and self.mixup > 0,
             )
             for items, augmented in parts
         ]
@@ -225,7 +226,7 @@ class PathClassifier(NetClassifier):
         sources = self._sources(network, self._net.unfreeze, device, fitting=False)
         by_onnx = self.runtime == "onnx" and device == "cpu"
         # A few images are not filled up to a whole portion, which would take several times as long. What is
-        # stored was: without it, no prediction depends on what is stored, not even in its last bits.
+        # stored was: without it, what PyTorch predicts would depend on what is stored, in its last bits.
         exact = len(items) >= LEAST_PORTION
         for inputs, begin in sources.for_prediction(items, mirrored=self.tta, stored=exact):
             done = []

@@ -58,7 +58,7 @@ class Sources:
 
     # -- training ---------------------------------------------------------------------------
 
-    def for_training(self, items, *, augmented, views, head_epochs):
+    def for_training(self, items, *, augmented, views, head_epochs, mixed=False):
         """Return what to train on, and what while only the head is trained, where that is something else.
 
         Parameters
@@ -71,6 +71,9 @@ class Sources:
             Number of fixed views of each image, instead of fresh changes.
         head_epochs : int
             Whether (above zero) the head is trained alone at first.
+        mixed : bool
+            Whether images of a batch are blended. What is blended then must not depend on the room there
+            is: what a stage takes is made in each step where it cannot be stored.
 
         Returns
         -------
@@ -84,15 +87,14 @@ class Sources:
             sources = [self.images] * len(numbers)
             if self.network.before(self.unfreeze):
                 stores = [self._features(self.images, self.unfreeze, number) for number in numbers]
-                inputs = self._open(stores, files)
-                if inputs is None and augmented:
-                    # Without room for the views, they are made in each step, but remain the same.
-                    self.images.open(files)
-                    inputs = ViewRows([Rows(store, files, stored=False) for store in stores])
+                # Without room for the views, they are made in each step, but remain the same.
+                inputs = self._open(stores, files, always=augmented or mixed)
                 sources = sources if inputs is None else stores
             if head_epochs and self.unfreeze != "head":
                 stores = [self._features(source, "head", view) for source, view in zip(sources, numbers)]
-                head_inputs = self._open(stores, files)
+                # The inputs of all stages would be changed afresh, those of later ones are views already.
+                always = mixed or (augmented and inputs is None)
+                head_inputs = self._open(stores, files, always=always)
         if inputs is None:
             inputs = self.images.open(files)
         return self._placed(inputs), None if head_inputs is None else self._placed(head_inputs)
@@ -112,13 +114,18 @@ class Sources:
             verbose=self.verbose,
         )
 
-    def _open(self, stores, files):
-        if not stores[0].fits(files, stores[1:]):
+    def _open(self, stores, files, *, always):
+        rows = None
+        if stores[0].fits(files, stores[1:]):
+            rows = [store.open(files, stated=False) for store in stores]
+        else:
             stores[0].state(files, len(files), len(stores))
-            return None
-        rows = [store.open(files, stated=False) for store in stores]
-        if any(row is None for row in rows):
-            return None
+        if rows is None or any(row is None for row in rows):
+            if not always:
+                return None
+            self.images.open(files)
+            rows = [Rows(store, files, stored=False) for store in stores]
+            return rows[0] if len(rows) == 1 else ViewRows(rows)
         # What went elsewhere than the others is to be told.
         last = max(stores, key=lambda store: store.place != store.shelves[0].place)
         last.state(files, 0, len(stores))

@@ -8,7 +8,6 @@ plateau, the best epoch restored, and an interruption that is not swallowed.
 import math
 import time
 from contextlib import nullcontext
-from functools import partial
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from ._batches import Batches, Tally
 from ._checkpoint import restore, state_of
 from ._folding import forget
 from ._machine import placed
-from ._rates import WeightAverage, cosine, parameter_groups
+from ._rates import WeightAverage, bare_step, cosine, parameter_groups
 from ._scoring import FixedPredictions, as_scorer
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
@@ -123,9 +122,7 @@ class TrainingNet(NeuralNet):
         groups = parameter_groups(self.module_, self.backbone_lr_factor, self.stage_lr_decay)
         kwargs = {**_OPTIMIZER_DEFAULTS.get(self.optimizer, {}), **self.get_params_for("optimizer")}
         self.optimizer_ = OPTIMIZERS[self.optimizer](groups, lr=self.lr, **kwargs)
-        # Without the record that PyTorch's profiler keeps of it, which is a sixth of the time of a step of a head.
-        whole = type(self.optimizer_).step
-        self.update_ = partial(getattr(whole, "__wrapped__", whole), self.optimizer_)
+        self.update_ = None if self.callbacks else bare_step(self.optimizer_)
         self.average_ = self.mixed_ = self.kept_steps_ = None
         if self.ema_decay is not None:
             self.average_ = WeightAverage(self.module_, self.unfreeze, self.ema_decay)
@@ -151,7 +148,7 @@ class TrainingNet(NeuralNet):
         n_epochs = self.head_epochs if head_only else self.max_epochs - self.head_epochs
         n_warm = 0 if head_only else self.warmup_epochs * n_batches
         self.steps_ = cosine(self.optimizer_, n_epochs * n_batches, n_warm)
-        self.update_ = self.optimizer_.step  # a schedule counts the calls of this one
+        self.update_ = None  # a schedule counts the calls of the whole one
         if self.kept_steps_ is not None:
             self.steps_.load_state_dict(self.kept_steps_)
             for group, rate in zip(self.optimizer_.param_groups, self.steps_.get_last_lr()):
@@ -185,7 +182,7 @@ class TrainingNet(NeuralNet):
                 for weights in group["params"]:
                     weights.grad = None
             step = self.train_step_single(batch, **fit_params)
-            self.update_()
+            (self.update_ or self.optimizer_.step)()
         if self.steps_ is not None:
             self.steps_.step()
         if self.average_ is not None:

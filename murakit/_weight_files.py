@@ -192,8 +192,16 @@ def _file_state(path):
             f"weights={path!r}: there is no such file. Pass 'imagenet', None, or the path of a state dict "
             "saved with torch.save(model.state_dict(), path), or of what murakit.save_model wrote."
         )
-    if path.endswith(".safetensors"):
-        return _safetensors_state(path)
+    if is_model(path):
+        with opened(path) as file:
+            single_model(file)
+            return {key.removeprefix(prefix_of(0)): value for key, value in file.tensors().items()}
+    state = _safetensors_state(path) if path.endswith(".safetensors") else _torch_state(path)
+    # DataParallel's names.
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _torch_state(path):
     try:
         # weights_only: a file of weights must not be able to run code.
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -207,14 +215,10 @@ def _file_state(path):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"weights={path!r} holds no state dict (a dict of names to tensors).")
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    return state
 
 
 def _safetensors_state(path):
-    if is_model(path):
-        with opened(path) as file:
-            single_model(file)
-            return {key.removeprefix(prefix_of(0)): value for key, value in file.tensors().items()}
     try:
         return load_file(path)
     except SafetensorError as error:

@@ -51,7 +51,8 @@ class MuraClassifier(PathClassifier):
     label_smoothing : float, default=0.0
         Share of each label that is spread over all classes.
     mixup : float, default=0.0
-        Strength (alpha) of mixup [2]_: each batch is mixed with itself in another order. 0: none.
+        Strength (alpha) of mixup [2]_: each batch is mixed with itself in another order. 0: none. Mixed
+        are pixels where training changes images afresh, else what the first trained stage takes.
     dropout : float, default=0.0
         Share of the features dropped before the last layer, in training.
     optimizer : {"adamw", "adam", "sgd"}, default="adamw"

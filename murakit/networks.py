@@ -272,12 +272,13 @@ def _run(x, stages, exact):
 
     What is made on the way then stays in the processor's caches. And as kernels are chosen by the shape
     of their input, images in portions of another size would differ in the last bits. So the size of a
-    portion follows from the stage's input alone, not from the batch, nor from where the run began.
+    portion follows from the stage's input alone, not from the batch, nor from where the run began, and
+    half precision is left between stages, as it is by what is stored.
     """
     n_images = len(x)
     if x.device.type != "cpu" or (n_images < LEAST_PORTION and not exact):
         for stage in stages:
-            x = stage(x)
+            x = stage(x).float()
         return x
     while stages:
         size = _portion(x)
@@ -289,7 +290,7 @@ def _run(x, stages, exact):
                 part = part[[*range(len(part)), *[-1] * lacking]]
             n_done = 0
             while n_done < len(stages) and _portion(part) == size:
-                part = stages[n_done](part)
+                part = stages[n_done](part).float()
                 n_done += 1
             parts.append(part)
         x = (parts[0] if len(parts) == 1 else torch.cat(parts))[:n_images]
@@ -434,10 +435,9 @@ def build_radiograph(
         )
     frozen = network.before(unfreeze) if share_frozen else []
     for name, stage in network.stages.items():
-        state = shared.state[name]
-        if name not in frozen:
-            state = {key: value.clone() for key, value in state.items()}
-        stage.load_state_dict(state, assign=True)
+        # Other tensors even where their memory is shared, so that `make_own` can part them.
+        take = torch.Tensor.detach if name in frozen else torch.Tensor.clone
+        stage.load_state_dict({key: take(value) for key, value in shared.state[name].items()}, assign=True)
     if auxiliary is not None:
         own = {key: value.clone() for key, value in shared.state["auxiliary"].items()}
         auxiliary.load_state_dict(own, assign=True, strict=False)

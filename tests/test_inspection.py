@@ -317,7 +317,9 @@ def test_a_report_is_one_whole_file_without_a_network(images, small_mura, tmp_pa
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_a_report_says_where_its_heat_maps_are_of_another_network_than_was_judged(images, small_mura, tmp_path):
+def test_a_report_says_where_its_heat_maps_are_of_another_network_than_was_judged(
+    images, small_mura, tmp_path
+):
     valid = load_mura(small_mura, subset="valid")
     clf = quick_classifier(max_epochs=1).fit(images.data, images.target)
     other = quick_classifier(max_epochs=3, lr=0.05, random_state=1).fit(images.data, images.target)

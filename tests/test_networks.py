@@ -66,6 +66,30 @@ def test_a_run_in_half_precision_leaves_nothing_for_those_in_full():
         assert torch.equal(second.infer(images), expected)
 
 
+def test_training_in_half_precision_is_the_same_from_stored_activations():
+    network = build("densenet121", unfreeze="denseblock4").train()
+    images = torch.randint(0, 256, (8, 1, 32, 32), dtype=torch.uint8)
+    gradients = []
+    with torch.autocast("cpu", torch.bfloat16):
+        stored = network.run_before("denseblock4", images).float()
+        for inputs, begin in ((images, None), (stored, "denseblock4")):
+            model = copy.deepcopy(network)
+            model(inputs, begin=begin).float().log_softmax(1)[:, 0].sum().backward()
+            gradients.append([p.grad for p in model.parameters() if p.requires_grad])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients))
+    assert sum(bool(one.any()) for one in gradients[0]) > 40
+
+
+def test_predictions_in_half_precision_are_the_same_from_stored_activations():
+    network = build("densenet121").eval()
+    images = torch.randint(0, 256, (8, 1, 32, 32), dtype=torch.uint8)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        expected = network.infer(images, exact=True)
+        for stage in list(network.stages)[1:]:
+            stored = network.run_before(stage, images).float()
+            assert torch.equal(network.infer(stored, stage, exact=True), expected)
+
+
 @pytest.mark.parametrize(
     "backbone, size",
     # Larger images go through the early stages in other portions than through the late ones.

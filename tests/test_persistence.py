@@ -307,6 +307,36 @@ def test_models_that_were_loaded_do_not_share_weights(images, kept):
     np.testing.assert_array_equal(again.predict_proba(images.data), expected)
 
 
+def test_loading_a_model_changes_no_other_one(images, kept, tmp_path):
+    models = []
+    for seed in (0, 1):
+        start = quick_classifier(unfreeze="all", random_state=seed).fit(images.data, images.target)
+        torch.save(state_of(start), tmp_path / f"{seed}.pt")
+        # What is frozen, statistics of BatchNorms among it, differs from one file to the other.
+        clf = quick_classifier(weights=tmp_path / f"{seed}.pt", unfreeze="two", image_size=64)
+        models.append(clf.fit(images.data, images.target))
+    with pytest.warns(UserWarning, match="does not keep the path of weights="):
+        loaded = [kept(clf) for clf in models]
+    for one, other in zip(loaded, models):
+        assert same_state(state_of(one), state_of(other))
+        np.testing.assert_array_equal(one.predict_proba(images.data), other.predict_proba(images.data))
+
+
+def test_what_is_changed_in_one_network_is_changed_in_no_other(images, tmp_path):
+    torch.save(state_of(quick_classifier().fit(images.data, images.target)), tmp_path / "weights.pt")
+    clf = quick_classifier(weights=tmp_path / "weights.pt")
+    one, other = (clone(clf).fit(images.data, images.target) for _ in range(2))
+    before = other.predict_proba(images.data)
+    with torch.no_grad():
+        for tensor in one.net_.module_.state_dict().values():
+            tensor += 1
+    again = clone(clf).fit(images.data, images.target)
+    for each in (other, again):
+        assert same_state(state_of(each), state_of(other))
+        np.testing.assert_array_equal(each.predict_proba(images.data), before)
+    assert not same_state(state_of(one), state_of(other))
+
+
 def test_loading_leaves_the_global_random_state_alone(images, kept):
     clf = quick_classifier(max_epochs=1).fit(images.data, images.target)
     torch.manual_seed(1)

@@ -1,11 +1,14 @@
 """What training does to the weights, epoch by epoch."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from helpers import quick_classifier, same_state, state_of
-from skorch.callbacks import Callback, EarlyStopping
+from skorch.callbacks import Callback, Checkpoint, EarlyStopping
 from torch.nn import functional
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from murakit import evaluate, networks
 from murakit._machine import seeds_of
@@ -249,6 +252,28 @@ def test_skorch_callbacks_are_called_and_left_as_they_were(images):
     clf = quick_classifier(callbacks=[count]).fit(images.data, images.target)
     assert count.calls == []
     assert clf.net_.callbacks_[0][1].calls == clf.history_["valid_loss"].tolist()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("schedule", ["plateau", "cosine"])
+def test_skorchs_checkpoint_may_pickle_the_net(images, tmp_path, optimizer, schedule):
+    files = {"f_params": None, "f_optimizer": None, "f_criterion": None, "f_history": None}
+    keep = Checkpoint(monitor=None, f_pickle="net.pkl", dirname=str(tmp_path), **files)
+    clf = quick_classifier(callbacks=[keep], optimizer=optimizer, lr_schedule=schedule)
+    clf.set_params(early_stopping=False).fit(images.data, images.target)
+    net = pickle.loads((tmp_path / "net.pkl").read_bytes())
+    assert torch.equal(net.module_.head.weight, clf.net_.module_.head.weight)
+
+
+@pytest.mark.parametrize("schedule", ["plateau", "cosine"])
+def test_hooks_of_all_optimizers_are_called(images, schedule):
+    steps = []
+    handle = register_optimizer_step_post_hook(lambda *_: steps.append(1))
+    try:
+        quick_classifier(lr_schedule=schedule, early_stopping=False).fit(images.data, images.target)
+    finally:
+        handle.remove()
+    assert len(steps) == 2 * -(-len(images.data) // 8)
 
 
 def test_names_of_scorers_are_logged_each_epoch(images):

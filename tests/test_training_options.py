@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import TINY, quick_classifier, same_state, state_of
+from sklearn.base import clone
 from torch.nn import functional
 
 from murakit import networks
@@ -217,6 +218,26 @@ def test_both_classes_of_one_output_have_heat_maps(images):
     for target in (0, 1):
         maps = grad_cam(clf, images.data[:4], target=target, method="occlusion").maps
         assert max(one.max() for one in maps) == 1
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"augment": False},
+        {"augment": False, "unfreeze": "all", "head_epochs": 1},
+        {"augment": True, "augment_views": 2, "head_epochs": 1},
+        {"augment": True, "augment_views": 2, "unfreeze": "all", "head_epochs": 1},
+        {"augment": True, "head_epochs": 1},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+def test_the_room_there_is_does_not_change_a_training(images, params, mixup):
+    clf = quick_classifier(**{"unfreeze": "two", "mixup": mixup, **params})
+    on = clone(clf).fit(images.data, images.target)
+    with pytest.warns(UserWarning, match="cache_limit"):
+        off = clone(clf).set_params(cache_limit=0).fit(images.data, images.target)
+    assert same_state(state_of(on), state_of(off))
 
 
 def test_mixup_draws_as_the_seed_says(images):

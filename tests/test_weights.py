@@ -132,6 +132,23 @@ def test_a_state_dict_in_safetensors_is_the_one_that_torch_saved(images, pretrai
     assert set(one.train_patients_) <= set(images.patients)
 
 
+def test_names_of_data_parallel_are_taken_off_in_any_file(images, parts, pretrained, tmp_path):
+    state = {f"module.{name}": value.contiguous() for name, value in state_of(pretrained).items()}
+    torch.save(state, tmp_path / "state.pt")
+    save_file(state, tmp_path / "state.safetensors")
+    one, other = (
+        still(tmp_path / name).fit(images.data[parts[1]], images.target[parts[1]])
+        for name in ("state.pt", "state.safetensors")
+    )
+    assert same_state(state_of(one), state_of(other))
+
+
+def test_a_saved_model_is_known_under_any_name(images, parts, path):
+    renamed = path.rename(path.with_name("shared.model"))
+    clf = still(renamed, early_stopping=False).fit(images.data[parts[1]], images.target[parts[1]])
+    assert set(images.patients[parts[1]]) < set(clf.train_patients_)
+
+
 def test_models_of_each_region_are_no_weights(images, tmp_path):
     per_region = PerRegionClassifier(quick_classifier(max_epochs=1, early_stopping=False))
     save_model(per_region.fit(images.data, images.target), tmp_path / "regions.safetensors")
