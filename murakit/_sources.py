@@ -58,7 +58,7 @@ class Sources:
 
     # -- training ---------------------------------------------------------------------------
 
-    def for_training(self, items, *, augmented, views, head_epochs, mixed=False):
+    def for_training(self, items, *, augmented, views, head_epochs, mixed):
         """Return what to train on, and what while only the head is trained, where that is something else.
 
         Parameters

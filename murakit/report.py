@@ -289,7 +289,7 @@ def _mistakes(evaluation, estimator, n_mistakes, heat_maps):
     apart = np.abs(judged - [one.proba.mean() for one in maps]).max()
     if apart > _AS_JUDGED:
         note += (
-            f"<p class='warning'>The network explained here is not what was judged: its probabilities for these "
+            "<p class='warning'>The network explained here is not what was judged: its probabilities for these "
             f"studies differ from the evaluation's by up to {apart:.2f}. Either the report was given another "
             "estimator, or the evaluation's probabilities were changed after the network (by calibration, "
             "an ensemble or tta).</p>"
