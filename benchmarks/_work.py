@@ -11,8 +11,8 @@ import torch
 from torchvision.models import resnet18
 
 from murakit import MuraClassifier, load_mura, make_mura
-from murakit._machine import seeds_of
 from murakit.networks import build_radiograph
+from murakit.utils._random import seeds_of
 
 DATA = Path(os.environ.get("MURAKIT_DATA", Path(__file__).parents[1].parent / "shared" / "data"))
 SEED = 0

@@ -21,7 +21,7 @@ from benchmarks._measure import interleaved, rows_of
 from benchmarks._work import radiographs
 from benchmarks.bench_scan import make_tree
 from murakit import load_mura, read_image, read_square
-from murakit._archive import _read_directory
+from murakit.io._filesystem import _read_directory
 
 LIMIT = 1.1
 SIZE = 224

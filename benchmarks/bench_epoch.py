@@ -19,8 +19,8 @@ from functools import partial
 import numpy as np
 import torch
 
+from murakit.cache import ImageStore
 from murakit.networks import build_radiograph
-from murakit.store import ImageStore
 
 from . import plain_pytorch as plain
 from ._measure import interleaved

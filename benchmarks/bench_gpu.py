@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from murakit import MuraClassifier
 from murakit.augmentation import Augmentation
+from murakit.cache import ImageStore
 from murakit.networks import build_radiograph
-from murakit.store import ImageStore
 
 from . import plain_pytorch as plain
 from ._work import SEED, radiographs

@@ -21,8 +21,8 @@ from torch import nn
 from torch.nn import functional
 
 from murakit import MuraSearchCV, PatientKFold
+from murakit.cache import ImageStore
 from murakit.networks import build_radiograph
-from murakit.store import ImageStore
 
 from . import plain_pytorch as plain
 from ._measure import interleaved

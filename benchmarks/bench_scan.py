@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks._measure import interleaved, rows_of
-from murakit.datasets import load_mura
+from murakit.datasets._load import load_mura
 
 LIMIT = 2.0
 N_PATIENTS = {"train": 11_184, "valid": 783}

@@ -22,8 +22,8 @@ from sklearn.model_selection import cross_val_score
 from torch.nn import functional
 
 from murakit import CacheWarning, PatientKFold
+from murakit.cache import ImageStore
 from murakit.networks import build_radiograph
-from murakit.store import ImageStore
 
 from . import plain_pytorch as plain
 from ._measure import interleaved

@@ -2,27 +2,27 @@
 
 from importlib import import_module
 
-from ._cache import cache_info, clear_cache
-from ._disk import CacheWarning
-from ._published import published_results
-from .audit import audit_shortcuts
-from .classifier import MuraClassifier
-from .comparison import compare
-from .datasets import load_mura, load_radiographs
-from .evaluation import evaluate, evaluate_predictions
-from .export import to_onnx
-from .images import UnreadableImage, read_image, read_square
-from .integrity import check_disjoint, check_mura
+from .cache import CacheWarning, cache_info, clear_cache
+from .datasets import check_disjoint, check_mura, load_mura, load_radiographs, make_mura
+from .estimators import MuraClassifier, PerRegionClassifier, recipe, search_space
+from .evaluation import (
+    audit_shortcuts,
+    compare,
+    evaluate,
+    evaluate_predictions,
+    predict_abnormal,
+    predict_frame,
+    predict_region,
+    published_results,
+    region_confusion,
+    write_mura_csv,
+)
+from .io import UnreadableImage, read_image, read_square
 from .metrics import study_predictions, study_scorer, threshold_at
 from .model_selection import PatientKFold, PatientShuffleSplit
 from .networks import list_backbones
-from .persistence import ModelFileError, load_model, model_info, save_model
-from .predictions import predict_frame, write_mura_csv
-from .recipes import recipe
-from .regions import PerRegionClassifier, predict_abnormal, predict_region, region_confusion
-from .synthetic import make_mura
-
-__version__ = "0.1.0"
+from .persistence import ModelFileError, load_model, model_info, save_model, to_onnx
+from .utils._versions import __version__ as __version__
 
 __all__ = [
     "CacheWarning",
@@ -66,8 +66,8 @@ __all__ = [
 ]
 
 # Imported when asked for: Optuna is of use to a search only, matplotlib to pictures.
-_LAZY = {"MuraSearchCV": "._search", "search_space": "._trials", "write_report": ".report"}
-_LAZY_ROOMS = ("inspection", "plotting", "report")
+_LAZY = {"MuraSearchCV": ".model_selection", "write_report": ".report"}
+_LAZY_ROOMS = ("augmentation", "inspection", "plotting", "report", "store")
 
 
 def __getattr__(name):

@@ -9,7 +9,7 @@ from helpers import TINY
 from PIL import Image
 
 from murakit import load_mura, make_mura, networks
-from murakit._weight_files import forget_weights
+from murakit.networks._pretrained import forget_weights
 
 # Tiny networks gain nothing from threads, and lose much where other processes want the cores too.
 torch.set_num_threads(1)

@@ -27,8 +27,8 @@ def public_objects():
     yield from (f"murakit.plotting.{name}" for name in murakit.plotting.__all__)
     yield from (f"murakit.inspection.{name}" for name in murakit.inspection.__all__)
     yield "murakit.evaluation.Evaluation"
-    yield "murakit.comparison.Comparison"
-    yield "murakit.audit.ShortcutAudit"
+    yield "murakit.evaluation.Comparison"
+    yield "murakit.evaluation.ShortcutAudit"
 
 
 def public_methods():

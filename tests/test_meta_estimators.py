@@ -31,7 +31,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from murakit import MuraClassifier, MuraSearchCV, PatientKFold, PatientShuffleSplit
-from murakit._paths import as_paths, patients_of
+from murakit.datasets._paths import as_paths, patients_of
 
 LR = {"lr": [1e-3, 1e-2]}
 CV = PatientKFold(2)

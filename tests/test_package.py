@@ -1,45 +1,102 @@
-"""The package as a whole: the order of imports, and what a user has to install."""
+"""The package as a whole: which room may import which, and what a user has to install."""
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import murakit
 
 PACKAGE = Path(murakit.__file__).parent
 CONTRIBUTING = PACKAGE.parent / "CONTRIBUTING.md"
-
-
-def imports_of(path):
-    """Modules of murakit that a module imports, at its top or inside a function."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            found |= {node.module} if node.module else {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("murakit"):
-            found.add(node.module.partition(".")[2])
-    return found
+# A folder with more modules than this can no longer be taken in at a glance.
+MOST_MODULES = 16
+# They hand on names of rooms, and are no rooms themselves.
+AT_THE_TOP = {"__init__", "__main__", "augmentation", "store"}
 
 
 def order_of_rooms():
-    table = re.findall(r"^\| (`.+?) \|", CONTRIBUTING.read_text(), flags=re.MULTILINE)
-    return [name for row in table for name in re.findall(r"`(\w+)`", row)]
+    """The rooms as CONTRIBUTING.md lists them, lowest first."""
+    return re.findall(r"^\| `(\w+)/?` \|", CONTRIBUTING.read_text(), flags=re.MULTILINE)
 
 
-def test_nothing_imports_against_the_order_of_the_rooms():
-    order = order_of_rooms()
-    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
-    assert modules == set(order)
-    for module in modules:
-        for imported in imports_of(PACKAGE / f"{module}.py"):
-            assert order.index(imported) < order.index(module), f"{module} imports {imported}"
+def imports_of(path, package):
+    """Yield the files of the package that a file imports, at its top or inside a function."""
+    here = path.relative_to(package).parent.parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = here[: len(here) - node.level + 1]
+            target = package.joinpath(*base, *(node.module or "").split("."))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "murakit":
+            target = package.joinpath(*node.module.split(".")[1:])
+        else:
+            continue
+        for alias in node.names:
+            for found in (target / alias.name, target):
+                if (file := found.with_suffix(".py")).exists() or (file := found / "__init__.py").exists():
+                    yield file
+                    break
 
 
-def test_modules_stay_short():
-    lengths = {path.name: len(path.read_text().splitlines()) for path in PACKAGE.glob("*.py")}
-    assert {name: length for name, length in lengths.items() if length > 450} == {}
+def room_of(path, package):
+    parts = path.relative_to(package).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+def back_imports(package, order):
+    """Imports of a room that stands above the importing one, and circles inside a room."""
+    wrong, graph = [], {}
+    files = {path: set(imports_of(path, package)) for path in sorted(package.rglob("*.py"))}
+    for path, imported in files.items():
+        room = room_of(path, package)
+        for target in imported:
+            other = room_of(target, package)
+            if room and other != room:
+                graph.setdefault(room, set()).add(other)
+                if not other or order.index(other) > order.index(room):
+                    wrong.append(f"{path.relative_to(package)} imports {target.relative_to(package)}")
+    try:
+        list(TopologicalSorter({path: found - {path} for path, found in files.items()}).static_order())
+    except CycleError as error:
+        wrong.append("circle: " + " -> ".join(str(file.relative_to(package)) for file in error.args[1]))
+    drawn = [f"{room} <- {', '.join(sorted(graph.get(room, [])))}" for room in order]
+    return wrong, "\n".join(drawn)
+
+
+def test_no_room_imports_one_that_stands_on_it_and_there_is_no_circle():
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert rooms == set(order_of_rooms())
+    wrong, graph = back_imports(PACKAGE, order_of_rooms())
+    assert not wrong, "\n".join([*wrong, "", "The rooms, and what each imports:", graph])
+
+
+def test_a_back_import_and_a_circle_are_noticed(tmp_path):
+    copy = tmp_path / "murakit"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    with (copy / "io" / "_images.py").open("a") as file:
+        file.write("\n\ndef late():\n    from ..datasets._paths import as_paths\n\n    return as_paths\n")
+    with (copy / "io" / "_filesystem.py").open("a") as file:
+        file.write("\n\ndef later():\n    from ._images import read_image\n\n    return read_image\n")
+    wrong, graph = back_imports(copy, order_of_rooms())
+    assert any(line.startswith("io/_images.py imports datasets/_paths.py") for line in wrong)
+    assert any(line.startswith("circle: ") for line in wrong)
+    assert "training <- " in graph
+
+
+def test_a_folder_can_be_taken_in_at_a_glance():
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    counts = {str(folder.relative_to(PACKAGE)): len(list(folder.glob("*.py"))) for folder in folders}
+    assert {name: count for name, count in counts.items() if count > MOST_MODULES} == {}
+    assert {path.stem for path in PACKAGE.glob("*.py")} <= AT_THE_TOP
+
+
+def test_tests_lie_in_the_rooms_that_they_test():
+    tests = PACKAGE.parent / "tests"
+    folders = {path.parent.name for path in tests.glob("*/test_*.py")}
+    assert folders <= set(order_of_rooms())
 
 
 def test_importing_the_library_loads_nothing_slow_that_is_not_needed_yet():

@@ -9,13 +9,14 @@ from helpers import quick_classifier, same_state, state_of
 from sklearn.base import clone
 from sklearn.model_selection import cross_validate
 
-from murakit import PatientKFold, _machine
+from murakit import PatientKFold
+from murakit.utils import _random
 
 
 @pytest.fixture
 def threads_as_at_import():
     before = torch.get_num_threads()
-    torch.set_num_threads(_machine._THREADS_AT_IMPORT)
+    torch.set_num_threads(_random._THREADS_AT_IMPORT)
     yield
     torch.set_num_threads(before)
 

@@ -1,0 +1,143 @@
+"""A folder of DICOM files as the columns of a data set; what it lacks are labels."""
+
+import os
+import warnings
+from collections.abc import Mapping
+
+import pandas as pd
+
+from ..io._filesystem import DICOM_SUFFIXES, absolute, as_folder, basename, isdir, join, names
+from ._dicom_headers import origin_of, patient_of
+from ._paths import natural_key, objects
+from ._tables import labels
+
+# Modalities whose files are radiographs, and nothing without pixels.
+_RADIOGRAPHY = {"CR", "DX", "RG"}
+
+
+def folder_of(table):
+    """Return the absolute path of the folder or archive that is meant, or None for anything else."""
+    if not isinstance(table, (str, os.PathLike)):
+        return None
+    folder = as_folder(absolute(os.path.expanduser(os.fspath(table))))
+    return folder if isdir(folder) else None
+
+
+def folder_columns(folder, label, named):
+    """Return what to call a folder, the columns that `load_radiographs` makes of it, and problems.
+
+    Parameters
+    ----------
+    folder : str
+    label : Mapping, Series or None
+        Labels by file or study.
+    named : dict
+        Arguments that only a table can have.
+    """
+    if given := [name for name, value in named.items() if value is not None]:
+        raise ValueError(
+            f"{', '.join(f'{name}=' for name in given)}: for a table, but {folder!r} is a folder, whose DICOM headers "
+            "say patient, study and region. Leave it out, or pass a table that lists the files."
+        )
+    found, problems = _origins(folder)
+    if problems:
+        warnings.warn(
+            f"{folder!r}: passed over {len(problems)} DICOM files without pixels; see the Bunch's `problems`.",
+            UserWarning,
+            stacklevel=3,
+        )
+    if not found:
+        raise ValueError(
+            f"The folder {folder!r} holds no DICOM radiograph. Pass the folder of the .dcm files, or for other "
+            "images a table that says their patients."
+        )
+    columns = {
+        "path": objects(list(found)),
+        "region": objects([origin.region for origin in found.values()]),
+        "patient": objects([patient_of(origin, path) for path, origin in found.items()]),
+        "study": objects([origin.study or path for path, origin in found.items()]),
+        "target": None if label is None else _labels(folder, found, label),
+        "image": objects([basename(path) for path in found]),
+    }
+    return f"the folder {folder!r}", columns, problems
+
+
+def _origins(folder):
+    """Return the `Origin` of each radiograph below a folder by its path, and the problems."""
+    found, problems = {}, []
+    for path in _files_below(folder, set()):
+        # The index of a medium is DICOM as well, and no radiograph.
+        origin = None if basename(path) == "DICOMDIR" else _origin(path)
+        if origin is None:
+            continue
+        if origin.has_pixels:
+            found[path] = origin
+        else:
+            damaged = ": the file is damaged, fetch it anew" if origin.modality in _RADIOGRAPHY else ""
+            problems.append((path, "no pixels", f"modality {origin.modality or 'not stated'}{damaged}"))
+    return found, problems
+
+
+def _origin(path):
+    try:
+        return origin_of(path)
+    except (OSError, ValueError):
+        # Whatever cannot be read and is not called a DICOM file is one of the others in the folder.
+        if path.lower().endswith(DICOM_SUFFIXES):
+            raise
+        return None
+
+
+def _files_below(folder, seen):
+    # A link to a folder above would be followed for ever.
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    seen.add(real)
+    for name in sorted(names(folder), key=natural_key):
+        if name.startswith("."):
+            continue
+        path = join(folder, name)
+        if isdir(path):
+            yield from _files_below(path, seen)
+        else:
+            yield path
+
+
+def _labels(folder, found, label):
+    by_key = _by_key(label)
+    values, used = [], set()
+    for path, origin in found.items():
+        within = path[len(folder) :].lstrip("/" + os.sep).replace(os.sep, "/")
+        key = next((key for key in (within, path, origin.study) if key in by_key), None)
+        if key is None:
+            raise ValueError(
+                f"label= has neither the file {within!r} nor its study {origin.study!r}. Add its label, or take the "
+                f"file out of {folder!r}."
+            )
+        used.add(key)
+        values.append(by_key[key])
+    if strange := [key for key in by_key if key not in used]:
+        raise ValueError(
+            f"label= has {len(strange)} keys that are neither a file in {folder!r} nor a study of one: "
+            f"{', '.join(map(repr, strange[:3]))}. Correct or drop them; a file is named by its path in the folder."
+        )
+    rows = pd.DataFrame({"label": objects(values)}, index=range(len(values)))
+    return labels(f"the folder {folder!r}", rows, "label")
+
+
+def _by_key(label):
+    if isinstance(label, pd.Series):
+        if not label.index.is_unique:
+            twice = label.index[label.index.duplicated()][0]
+            raise ValueError(
+                f"label= has {twice!r} twice in its index. Keep one label for each file or study."
+            )
+    elif not isinstance(label, Mapping):
+        raise TypeError(
+            f"label= of a folder must be a mapping or Series from file or study to label, got {type(label).__name__}. "
+            "Of a table, pass table.set_index('file')['label']."
+        )
+    return {
+        str(os.fspath(key) if isinstance(key, os.PathLike) else key): value for key, value in label.items()
+    }

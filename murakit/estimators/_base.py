@@ -1,0 +1,472 @@
+"""A scikit-learn classifier around a network: everything but what an input is.
+
+`MuraClassifier` adds how a sample is read. Kept apart so that scikit-learn's own checks, which
+feed numbers, can run over the same code.
+"""
+
+import copy
+from abc import ABCMeta, abstractmethod
+from numbers import Integral, Real
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+
+from ..datasets._patients import known_after, known_among
+from ..metrics._predictions import predicted_codes
+from ..model_selection._split import patient_holdout
+from ..networks._frozen import forget, make_own, refresh
+from ..training._batches import TrainingData
+from ..training._loss_weights import class_table, region_table, region_weights
+from ..training._net import OPTIMIZERS, TrainingNet, check_callbacks
+from ..utils._allocator import freed_memory_kept, give_back
+from ..utils._device import autocasts, placed, resolve_device
+from ..utils._progress import EpochProgress
+from ..utils._random import repeatable_threads, seeds_of
+from ..utils._validation import check_comparable, check_groups, check_labels, plain
+
+
+class Samples(NamedTuple):
+    """What the rows of an X stand for."""
+
+    items: np.ndarray  # (m,) what is read: the paths of images
+    row: np.ndarray  # (m,) the row of X that each belongs to
+    n_rows: int
+
+
+class Images(NamedTuple):
+    """The images of one side of a split."""
+
+    items: np.ndarray
+    code: np.ndarray
+    weight: np.ndarray
+    patients: np.ndarray | None
+
+    def take(self, rows):
+        patients = None if self.patients is None else self.patients[rows]
+        return Images(self.items[rows], self.code[rows], self.weight[rows], patients)
+
+    def patient_names(self):
+        return None if self.patients is None else np.unique(self.patients)
+
+
+class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
+    """Base of the classifiers that train a network; see `MuraClassifier` for the parameters."""
+
+    _parameter_constraints: dict = {
+        "class_weight": [dict, StrOptions({"balanced", "region"}), None],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "optimizer": [StrOptions(set(OPTIMIZERS))],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "backbone_lr_factor": [Interval(Real, 0, None, closed="neither")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "head_epochs": [Interval(Integral, 0, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "monitor": [str],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "lr_patience": [Interval(Integral, 0, None, closed="left"), None],
+        "device": [str, torch.device],
+        "precision": [StrOptions({"auto", "float32", "bfloat16"})],
+        "random_state": ["random_state"],
+        "warm_start": ["boolean"],
+        "callbacks": [list, tuple, None],
+        "verbose": ["verbose"],
+    }
+
+    # With metadata routing on, `groups` goes to fit without set_fit_request.
+    __metadata_request__fit = {"groups": True}
+
+    # -- what a subclass says ---------------------------------------------------------------
+
+    @abstractmethod
+    def _read_samples(self, X, *, reset=False, training=False):
+        """Return the `Samples` of an X; with ``reset``, of a fit that begins anew."""
+
+    @abstractmethod
+    def _patients_of(self, items):
+        """Return the patient of each item; raise where one cannot be told."""
+
+    def _regions_of(self, items):
+        """Return the region of each item, or None where they do not say."""
+        return None
+
+    @abstractmethod
+    def _build_network(self, n_classes, seed):
+        """Return a network with ``stages``, ``head`` and ``freeze_below``."""
+
+    def _continue_network(self, network):
+        """Give a trained network the parameters that may change between two fits."""
+        return network
+
+    @abstractmethod
+    def _training_inputs(self, network, parts, device, head_epochs):
+        """Return the inputs, and those of the head alone or None, of each (items, augmented) of `parts`.
+
+        The network is on the device; for inputs see `murakit.training._batches.TrainingData`.
+        """
+
+    @abstractmethod
+    def _log_proba_batches(self, network, items, device):
+        """Yield log-probabilities (b, n_classes) of successive batches of items."""
+
+    # -- fitting ----------------------------------------------------------------------------
+
+    def fit(self, X, y, groups=None, X_val=None, y_val=None, groups_val=None, sample_weight=None):
+        """Train on X and y; see `MuraClassifier.fit`."""
+        self._validate_params()
+        check_callbacks(self.callbacks, self.monitor)
+        self._device()
+        continued = self.warm_start and hasattr(self, "_net")
+        if X_val is None and (y_val is not None or groups_val is not None):
+            raise ValueError("y_val or groups_val was passed without X_val: pass the validation samples too.")
+        data, classes = self._prepare(X, y, groups, sample_weight, reset=not continued)
+        if len(np.unique(data.code)) < 2:
+            raise ValueError(
+                f"y holds only one class, {plain(classes[data.code[0]])!r}: a classifier needs two classes or "
+                "more. Load the other label too, or check how y was made."
+            )
+        seeds = seeds_of(self.random_state, self.n_epochs_ if continued else None)
+        if X_val is not None:
+            train, valid = (
+                data,
+                self._given_validation(data, groups, X_val, y_val, groups_val, classes, continued),
+            )
+        elif self.early_stopping:
+            train, valid = self._hold_out(data, seeds.split, continued)
+        else:
+            train, valid = data, None
+        return self._train(train, valid, classes, seeds, continued=continued)
+
+    def partial_fit(self, X, y, classes=None, groups=None, sample_weight=None):
+        """Train for one more epoch; see `MuraClassifier.partial_fit`."""
+        self._validate_params()
+        check_callbacks(self.callbacks, self.monitor)
+        self._device()
+        continued = hasattr(self, "_net")
+        data, classes = self._prepare(X, y, groups, sample_weight, reset=not continued, classes=classes)
+        if len(classes) < 2:
+            raise ValueError(
+                f"y holds only one class, {plain(classes[0])!r}: name all of them in classes= on the first call."
+            )
+        return self._train(
+            data,
+            None,
+            classes,
+            seeds_of(self.random_state, self.n_epochs_ if continued else None),
+            continued=continued,
+            one_epoch=True,
+        )
+
+    def _prepare(self, X, y, groups, sample_weight, *, reset, classes=None):
+        """Check a data set, and spread its labels, weights and patients over its images."""
+        samples = self._read_samples(X, reset=reset, training=True)
+        y = check_labels(y, samples.n_rows)
+        classes = np.unique(y if classes is None else np.asarray(classes))
+        remedy = "Map it to one of them or leave the row out."
+        if not reset:
+            if len(np.setdiff1d(classes, self.classes_)):
+                remedy = "Train on the same classes, or on a new estimator (warm_start=False)."
+            classes = self.classes_
+        unknown = np.flatnonzero(~np.isin(y, classes))
+        if len(unknown):
+            raise ValueError(
+                f"y: row {unknown[0]} has the label {plain(y[unknown[0]])!r}, which is none of the classes "
+                f"{classes.tolist()}. {remedy}"
+            )
+        code = np.searchsorted(classes, y)[samples.row]
+        weight = np.ones(len(code))
+        if sample_weight is not None:
+            weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)[samples.row]
+        patients = self._patients(samples, groups)
+        used = weight > 0
+        if not used.any():
+            raise ValueError("sample_weight is zero for every sample; there is nothing to learn from.")
+        return Images(
+            samples.items[used], code[used], weight[used], None if patients is None else patients[used]
+        ), classes
+
+    def _patients(self, samples, groups):
+        if groups is not None:
+            return check_groups(groups, samples.n_rows)[samples.row]
+        try:
+            return self._patients_of(samples.items)
+        except ValueError:
+            # Only a split needs them, and raises then.
+            return None
+
+    def _hold_out(self, data, rng, continued):
+        if data.patients is None:
+            self._patients_of(data.items)  # raises, naming the row
+        held = np.zeros(len(data.code), dtype=bool)
+        free = ~held
+        if continued:
+            # A patient who has been trained on can no longer tell how good the network is.
+            free = ~known_among(data.patients, self._patients_before())
+            if self.validation_patients_ is not None:
+                held = known_among(data.patients, self.validation_patients_)
+            if not free.any():
+                raise ValueError(
+                    "warm_start: the network has been trained on every patient of X, so none can be held out. "
+                    "Pass X_val and y_val of other patients, or set early_stopping=False."
+                )
+        if not held.any():
+            part = data.take(free)
+            regions = self._regions_of(part.items)
+            held[free] = patient_holdout(part.patients, part.code, regions, self.validation_fraction, rng)
+        lacking = np.setdiff1d(data.code, data.code[~held])
+        if not held.any() or len(lacking):
+            raise ValueError(
+                f"{len(np.unique(data.patients))} patients are too few to hold out validation_fraction="
+                f"{self.validation_fraction:g} of them and keep every class in training. Pass X_val and y_val, "
+                "or set early_stopping=False to train on all for max_epochs."
+            )
+        return data.take(~held), data.take(held)
+
+    def _patients_before(self):
+        """Return the patients that a warm start has been trained on; raise where they are not known."""
+        if self.train_patients_ is None:
+            raise ValueError(
+                "warm_start: the patients of an earlier fit are not known, so that validation could not be kept "
+                "apart from them. Pass groups= in every fit, or set early_stopping=False."
+            )
+        return self.train_patients_
+
+    def _given_validation(self, data, groups, X_val, y_val, groups_val, classes, continued):
+        if y_val is None:
+            raise ValueError("X_val was passed without y_val: pass the labels of the validation samples too.")
+        samples = self._read_samples(X_val)
+        y_val = check_labels(y_val, samples.n_rows, name="y_val")
+        unknown = np.setdiff1d(y_val, classes)
+        if len(unknown):
+            raise ValueError(f"y_val has the labels {unknown.tolist()}, which y does not have.")
+        if (groups is None) != (groups_val is None):
+            missing = "groups_val" if groups_val is None else "groups"
+            raise ValueError(
+                f"{missing} is missing: pass the patients of X as groups= and those of X_val as groups_val=, or "
+                "neither, so that both are read from the paths."
+            )
+        if groups is not None:
+            theirs = check_groups(groups_val, samples.n_rows, name="groups_val")[samples.row]
+            check_comparable(data.patients, theirs)
+            ours = data.patients
+        else:
+            ours, theirs = self._patients_of(data.items), self._patients_of(samples.items)
+        if continued:
+            ours = np.concatenate([ours, self._patients_before()])
+        others = np.unique(theirs.astype(str))
+        shared = others[known_among(others, ours)]
+        if len(shared):
+            raise ValueError(
+                f"{len(shared)} patients are in X and in X_val, or were trained on before ({', '.join(shared[:3])}): "
+                "the validation score would be that of known patients. Split by patient, for example with "
+                "PatientShuffleSplit."
+            )
+        code = np.searchsorted(classes, y_val)[samples.row]
+        return Images(samples.items, code, np.ones(len(code)), theirs)
+
+    def _train(self, train, valid, classes, seeds, *, continued, one_epoch=False):
+        weights, table = self._loss_weights(train, valid, classes)
+        with repeatable_threads(self.random_state):
+            # The estimator's own network stays as it is until the training has come to its end.
+            network = (
+                self._continue_network(copy.deepcopy(self._net.module_))
+                if continued
+                else self._build_network(len(classes), seeds.network)
+            )
+            parts = [(train.items, True)] + ([] if valid is None else [(valid.items, False)])
+            head_epochs = 0 if continued or one_epoch else min(self.head_epochs, self.max_epochs)
+            device = self._device()
+            inputs = self._training_inputs(placed(network, device), parts, device, head_epochs)
+            data = [
+                TrainingData(rows, part.code, weight, head_rows)
+                for (rows, head_rows), part, weight in zip(inputs, (train, valid), weights)
+            ] + [None]
+            net = self._make_net(network, classes, seeds, validated=valid is not None, one_epoch=one_epoch)
+            if table is None or net.get_params_for("criterion"):
+                net.set_params(criterion__reduction="none")
+            else:
+                # PyTorch's own weighted mean: the very bits that a loop by hand computes.
+                net.set_params(criterion__weight=torch.as_tensor(table, dtype=torch.float32))
+            net.set_params(head_epochs=head_epochs, epochs_before=self.n_epochs_ if continued else 0)
+            network.generator = torch.Generator().manual_seed(seeds.torch)
+            net.initialize()
+            if one_epoch and continued:
+                self._resume_optimizer(net)
+            checkpoint = None if one_epoch else self._checkpoint_of(network, train, valid)
+            with freed_memory_kept():
+                net.train_on(*data[:2], checkpoint)
+        self._keep(net, classes, train, valid, continued=continued, one_epoch=one_epoch)
+        if checkpoint is not None:
+            checkpoint.remove()
+        return self
+
+    def _resume_optimizer(self, net):
+        """Take up the momenta of the last partial_fit, where the optimizer is still the same."""
+        kept = getattr(self, "_optimizer_state", None)
+        if kept is None or kept[0] != net.layout:
+            return
+        rates = [(group["lr"], group["weight_decay"]) for group in net.optimizer_.param_groups]
+        net.optimizer_.load_state_dict(kept[1])
+        for group, (rate, decay) in zip(net.optimizer_.param_groups, rates):
+            group["lr"], group["weight_decay"] = rate, decay
+
+    def _loss_weights(self, train, valid, classes):
+        """Return the weights of the images of both sides, and the table that says them, if one does."""
+        parts = [train] if valid is None else [train, valid]
+        if self.class_weight == "region":
+            table = region_table(train.code, self._regions_of(train.items), len(classes))
+            weights = [region_weights(table, part.code, self._regions_of(part.items)) for part in parts]
+            by_class = False
+        else:
+            table = class_table(self.class_weight, train.code, classes, train.weight)
+            weights = [table[part.code] for part in parts]
+            by_class = (table > 0).all() and all((part.weight == 1).all() for part in parts)
+        weights = [(weight * part.weight).astype(np.float32) for weight, part in zip(weights, parts)]
+        for weight, side in zip(weights, ("training", "validation")):
+            if not weight.sum() > 0:
+                raise ValueError(
+                    f"class_weight and sample_weight leave the {side} images without any weight. "
+                    "Give the classes that occur weights above zero."
+                )
+        return [*weights, None], table if by_class else None
+
+    def _make_net(self, network, classes, seeds, *, validated, one_epoch):
+        names = [name for name in self.callbacks or () if isinstance(name, str)]
+        if self.monitor != "loss":
+            names.append(self.monitor)
+        epochs = 1 if one_epoch else self.max_epochs
+        options = {
+            "max_epochs": epochs,
+            "batch_size": self.batch_size,
+            "optimizer": self.optimizer,
+            "optimizer__weight_decay": self.weight_decay,
+            "lr": self.lr,
+            "backbone_lr_factor": self.backbone_lr_factor,
+            "unfreeze": self._first_trained_stage(),
+            **self._training_options(one_epoch=one_epoch),
+            "monitor": self.monitor,
+            "lr_patience": self.lr_patience,
+            "early_stopping": self.early_stopping and validated,
+            "n_iter_no_change": self.n_iter_no_change,
+        }
+        return TrainingNet(
+            network,
+            # Optimizers and schedules keep them, and a checkpoint cannot hold numbers of NumPy.
+            **{name: plain(value) for name, value in options.items()},
+            classes=classes,
+            scorers=tuple(dict.fromkeys(names)),
+            autocast=self._autocast(self._device()),
+            rng=seeds.order,
+            callbacks=[
+                copy.deepcopy(callback) for callback in self.callbacks or () if not isinstance(callback, str)
+            ],
+            progress=EpochProgress(epochs, type(self).__name__, disable=not self.verbose),
+            device=self._device(),
+            train_split=None,
+            verbose=0,
+        )
+
+    def _first_trained_stage(self):
+        return "all"
+
+    def _checkpoint_of(self, network, train, valid):
+        """Return the `Checkpoint` of a training, or None."""
+        return None
+
+    def _training_options(self, *, one_epoch):
+        """Return further parameters of the `TrainingNet`."""
+        return {}
+
+    def _keep(self, net, classes, train, valid, *, continued, one_epoch):
+        """Set the fitted attributes: only now, so that a failed fit leaves none."""
+        before = (self.train_patients_, self.validation_patients_) if continued else None
+        trained, held = known_after(before, train.patient_names(), valid and valid.patient_names())
+        state = net.optimizer_.state_dict() if one_epoch else None
+        self._optimizer_state = state and (net.layout, state)
+        best, score = net.best_epoch_, net.best_score_
+        history = pd.DataFrame([{k: v for k, v in row.items() if k != "batches"} for row in net.history])
+        history = history.drop(columns=[c for c in history if c.endswith("_batch_count")])
+        before = self.history_ if continued else history.iloc[:0]
+        history["epoch"] += len(before)
+        self._net = net.strip()
+        self.classes_ = classes
+        self.history_ = pd.concat([before, history], ignore_index=True) if len(before) else history
+        self.n_epochs_ = len(self.history_)
+        kept = best if net.early_stopping else len(history)
+        self.best_epoch_ = kept + len(before)
+        scored = score if net.early_stopping else None
+        if valid is not None and scored is None:
+            scored = float(history.iloc[-1][f"valid_{self.monitor}"])
+        elif scored is not None and self.monitor == "loss":
+            scored = -scored
+        self.validation_score_ = scored
+        self.train_patients_, self.validation_patients_ = trained, held
+
+    @property
+    def net_(self):
+        """The trained net, on the CPU."""
+        if not hasattr(self, "_net"):
+            raise AttributeError(f"this {type(self).__name__} is not fitted, so it has no net_ yet")
+        # Whoever asks for it may change it; its frozen stages are those of other models too.
+        make_own(self._net.module_)
+        return self._net
+
+    # -- the machine ------------------------------------------------------------------------
+
+    def _device(self, *, predicting=False):
+        return resolve_device(self.device, predicting=predicting)
+
+    def _autocast(self, device):
+        return autocasts(self.precision, device)
+
+    # -- predicting -------------------------------------------------------------------------
+
+    def _log_proba(self, X):
+        """Return the logarithm of the mean probability over the images of each row."""
+        check_is_fitted(self)
+        samples = self._read_samples(X)
+        device = self._device(predicting=True)
+        network = self._net.module_
+        refresh(network)
+        try:
+            placed(network, device).eval()
+            with torch.inference_mode(), freed_memory_kept():
+                blocks = self._log_proba_batches(network, samples.items, device)
+                per_image = np.concatenate([block.cpu().numpy() for block in give_back(blocks)])
+        finally:
+            if device != "cpu":
+                forget(network.to("cpu"))
+        total = np.full((samples.n_rows, len(self.classes_)), -np.inf)
+        np.logaddexp.at(total, samples.row, per_image)
+        return total - np.log(np.bincount(samples.row, minlength=samples.n_rows))[:, None]
+
+    def predict_proba(self, X):
+        """Return the probability of each class; see `MuraClassifier.predict_proba`."""
+        proba = np.exp(self._log_proba(X))
+        return proba / proba.sum(axis=1, keepdims=True)
+
+    def predict(self, X):
+        """Return the class of each sample, as a value of ``classes_``: the most probable, or by the threshold."""
+        codes = predicted_codes(self.predict_proba(X), getattr(self, "decision_threshold", None))
+        return self.classes_[codes]
+
+    def decision_function(self, X):
+        """Return the log-odds of the second class, or the log-probability of each of more than two."""
+        scores = self._log_proba(X)
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "_net")
+
+    def __getstate__(self):
+        state = dict(super().__getstate__())
+        # As large as the weights or twice that, and of use only to the next partial_fit here.
+        state.pop("_optimizer_state", None)
+        return state

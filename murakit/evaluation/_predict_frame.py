@@ -1,0 +1,177 @@
+"""Predictions as tables: a row an image or a study, and the form of the MURA competition."""
+
+import csv
+import os
+
+import numpy as np
+import pandas as pd
+
+from ..datasets._paths import PATH_FORM, as_paths, expand, split_path
+from ..io._filesystem import components, dirname
+from ..metrics._predictions import predicted_codes
+from ..metrics._scorer import threshold_of
+from ..utils._validation import check_groups
+
+
+def predict_frame(estimator, X, *, level="image", threshold=None, patients=None, studies=None, regions=None):
+    """Predict, and return a table.
+
+    Parameters
+    ----------
+    estimator : classifier
+        Fitted, with ``predict_proba``.
+    X : array-like of shape (n,) or (n, 1)
+        Paths of images or of study folders.
+    level : {"image", "study"}, default="image"
+        A row an image, or a row a study with the mean probability of its images.
+    threshold : float, default=None
+        Probability from which on a sample is called abnormal. None: the estimator's own, else above 0.5.
+    patients, studies, regions : array-like of shape (n,), default=None
+        Of each sample. None: read from the paths, where they are in MURA's layout; a folder is a study.
+
+    Returns
+    -------
+    table : DataFrame
+        Columns path (of the image; of a study its folder, or its name in `studies`), patient, region
+        (empty where they are not known), probability (of the second class; of more than two classes, of the predicted
+        one) and prediction. ``table.to_csv(path, index=False)`` writes it.
+
+    Raises
+    ------
+    ValueError
+        For another level, and for studies that the paths do not say.
+    FileNotFoundError
+        For missing paths.
+
+    See Also
+    --------
+    write_mura_csv : The two columns of the MURA competition.
+
+    References
+    ----------
+    Rajpurkar et al., "MURA: Large Dataset for Abnormality Detection in Musculoskeletal
+    Radiographs", arXiv 1712.06957 (2017): a study's probability is the mean over its images.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from murakit import MuraClassifier, load_mura, make_mura, predict_frame
+    >>> root = make_mura(tempfile.mkdtemp() + "/mura", n_patients=12, image_size=64, random_state=0)
+    >>> mura = load_mura(root)
+    >>> clf = MuraClassifier(weights=None, image_size=32, max_epochs=1, unfreeze="head", random_state=0)
+    >>> predict_frame(clf.fit(mura.data, mura.target), mura.data, level="study").columns.tolist()
+    ['path', 'patient', 'region', 'probability', 'prediction']
+    """
+    if level not in ("study", "image"):
+        raise ValueError(f"level={level!r} is not known: pass 'study' or 'image'.")
+    # Images, so that a study is the mean over all of them whichever way it was named.
+    paths = as_paths(X)
+    images, row = expand(paths)
+    told = {"patients": patients, "studies": studies, "regions": regions}
+    told = {
+        name: None if values is None else check_groups(values, len(paths), name)[row]
+        for name, values in told.items()
+    }
+    names = images
+    if level == "study":
+        names = _study_names(paths, images, row) if told["studies"] is None else told["studies"]
+    proba = np.asarray(estimator.predict_proba(images))
+    first = np.arange(len(images))
+    if level == "study":
+        _, first, study = np.unique(names.astype(str), return_index=True, return_inverse=True)
+        total = np.zeros((len(first), proba.shape[1]))
+        np.add.at(total, study, proba)
+        order = np.argsort(first)
+        proba, first = (total / np.bincount(study)[:, None])[order], first[order]
+    code = predicted_codes(proba, threshold_of(estimator) if threshold is None else threshold)
+    shown = proba[:, 1] if proba.shape[1] == 2 else proba[np.arange(len(proba)), code]
+    parts = [split_path(path) for path in images[first]]
+
+    def column(name, field):
+        if told[name] is not None:
+            return told[name][first]
+        return ["" if part is None else getattr(part, field) for part in parts]
+
+    return pd.DataFrame(
+        {
+            "path": names[first],
+            "patient": column("patients", "patient"),
+            "region": column("regions", "region"),
+            "probability": shown,
+            "prediction": estimator.classes_[code],
+        }
+    )
+
+
+def _study_names(paths, images, row):
+    """Return the folder of each image that is its study: one that was passed, or one in MURA's layout."""
+    names = np.empty(len(images), dtype=object)
+    for at, (image, sample) in enumerate(zip(images, row)):
+        folder = dirname(image)
+        if paths[sample] == image and split_path(image) is None:
+            raise ValueError(
+                f"The study of row {sample} cannot be told from its path {image!r}: it is not of the form {PATH_FORM}. "
+                "Pass the studies as studies=."
+            )
+        names[at] = folder
+    return names
+
+
+def write_mura_csv(table, path, *, root=None):
+    """Write predictions of studies in the form of the MURA competition: study path, 0 or 1.
+
+    Parameters
+    ----------
+    table : DataFrame
+        What `predict_frame` returns with ``level="study"``.
+    path : str or path-like
+        The file to write; no header, as in ``valid_labeled_studies.csv``.
+    root : str or path-like, default=None
+        Folder of the data set, left out of the paths but for the name MURA-v1.1. None: what comes
+        before the subset's folder.
+
+    Raises
+    ------
+    ValueError
+        For images instead of studies, other predictions than 0 and 1, and paths that are not in
+        MURA's layout or not below `root`.
+
+    References
+    ----------
+    Layout of the data set's own CSV files, and of the submissions of the MURA competition.
+
+    Examples
+    --------
+    >>> import pandas as pd, tempfile
+    >>> from murakit import write_mura_csv
+    >>> path = tempfile.mkdtemp() + "/predictions.csv"
+    >>> study = "/data/MURA-v1.1/valid/XR_WRIST/patient00006/study1"
+    >>> write_mura_csv(pd.DataFrame({"path": [study], "prediction": [1]}), path)
+    >>> with open(path) as file:
+    ...     file.read()
+    'MURA-v1.1/valid/XR_WRIST/patient00006/study1/,1\\n'
+    """
+    rows = []
+    for row, (name, prediction) in enumerate(zip(table["path"], table["prediction"])):
+        if prediction not in (0, 1):
+            raise ValueError(
+                f"Row {row} predicts {prediction!r}; the competition takes 0 (normal) and 1 (abnormal)."
+            )
+        rows.append((_listed(str(name), row, root), int(prediction)))
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def _listed(name, row, root):
+    parts = components(name)
+    if split_path(name) is None or split_path("/".join([*parts, "image1.png"])) is None:
+        raise ValueError(
+            f"Row {row}: {name!r} is no study folder in MURA's layout. Predict with predict_frame(..., level='study')."
+        )
+    if root is None:
+        # subset, region, patient, study
+        return "/".join(["MURA-v1.1", *parts[-4:], ""])
+    below = os.path.relpath(name, root).replace(os.sep, "/")
+    if below.startswith(".."):
+        raise ValueError(f"Row {row}: {name!r} is not below root={os.fspath(root)!r}.")
+    return f"MURA-v1.1/{below}/"

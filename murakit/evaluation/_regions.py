@@ -1,0 +1,164 @@
+"""What a model of region and abnormality together says of both."""
+
+import numpy as np
+import pandas as pd
+
+from ..datasets._paths import LABEL_NAMES, as_paths, regions_of
+from ..utils._validation import plain
+
+# -- region and abnormality from one model ----------------------------------------------------
+
+
+def predict_abnormal(estimator, X):
+    """Return the probability that each sample is abnormal, whatever else the model tells apart.
+
+    Parameters
+    ----------
+    estimator : classifier
+        Fitted on ``target="region_abnormal"`` (14 classes on MURA, whose probabilities are summed over
+        the regions), or on two classes.
+    X : array-like of shape (n,) or (n, 1)
+        Paths of images or of study folders.
+
+    Returns
+    -------
+    abnormal : ndarray of shape (n,), dtype float64
+        As `evaluate_predictions` takes it.
+
+    Raises
+    ------
+    ValueError
+        For an estimator whose classes do not say what is abnormal.
+
+    References
+    ----------
+    The project cnn_mura (https://github.com/aandrovitsanea/cnn_mura) trains a model of 14 classes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from murakit import MuraClassifier, load_mura, make_mura, predict_abnormal
+    >>> root = make_mura(
+    ...     tempfile.mkdtemp(), n_patients=24, regions=["hand", "wrist"], image_size=64, random_state=0
+    ... )
+    >>> mura = load_mura(root, target="region_abnormal")
+    >>> clf = MuraClassifier(
+    ...     weights=None, image_size=32, max_epochs=1, unfreeze="head", early_stopping=False, random_state=0
+    ... )
+    >>> predict_abnormal(clf.fit(mura.data, mura.target), mura.data[:3]).shape
+    (3,)
+    """
+    normal, abnormal = LABEL_NAMES
+    ends = np.array([str(label).rpartition("_")[2] for label in estimator.classes_])
+    if np.isin(ends, LABEL_NAMES).all():
+        columns = ends == abnormal
+    elif len(estimator.classes_) == 2:
+        columns = np.array([False, True])
+    else:
+        raise ValueError(
+            f"The classes {[plain(label) for label in estimator.classes_]} do not say what is abnormal: fit on "
+            f"load_mura(root, target='region_abnormal').target, whose labels end in '_{normal}' or '_{abnormal}'."
+        )
+    return estimator.predict_proba(X)[:, columns].sum(axis=1)
+
+
+def predict_region(estimator, X):
+    """Return the most probable region of each sample.
+
+    Parameters
+    ----------
+    estimator : classifier
+        Fitted on ``target="region"`` or ``target="region_abnormal"``, whose probabilities are summed over
+        normal and abnormal.
+    X : array-like of shape (n,) or (n, 1)
+        Paths of images or of study folders.
+
+    Returns
+    -------
+    regions : ndarray of shape (n,), dtype object
+
+    Raises
+    ------
+    ValueError
+        For an estimator whose classes are no regions.
+
+    References
+    ----------
+    The project cnn_mura (https://github.com/aandrovitsanea/cnn_mura) trains a model of 14 classes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from murakit import MuraClassifier, load_mura, make_mura, predict_region
+    >>> root = make_mura(
+    ...     tempfile.mkdtemp(), n_patients=24, regions=["hand", "wrist"], image_size=64, random_state=0
+    ... )
+    >>> mura = load_mura(root, target="region")
+    >>> clf = MuraClassifier(
+    ...     weights=None, image_size=32, max_epochs=1, unfreeze="head", early_stopping=False, random_state=0
+    ... )
+    >>> predict_region(clf.fit(mura.data, mura.target), mura.data[:3]).shape
+    (3,)
+    """
+    if not all(isinstance(label, str) for label in estimator.classes_):
+        raise ValueError(
+            f"The classes {[plain(label) for label in estimator.classes_]} are no regions: fit on "
+            "load_mura(root, target='region').target, or target='region_abnormal'."
+        )
+    ends = tuple(f"_{name}" for name in LABEL_NAMES)
+    region_of = pd.Series(
+        [label.rpartition("_")[0] if label.endswith(ends) else label for label in estimator.classes_]
+    )
+    proba = pd.DataFrame(estimator.predict_proba(X)).T.groupby(region_of).sum().T
+    return proba.columns.to_numpy(dtype=object)[proba.to_numpy().argmax(axis=1)]
+
+
+def region_confusion(estimator, X, *, regions=None):
+    """Count how often each region is taken for each other.
+
+    Parameters
+    ----------
+    estimator : classifier
+        As `predict_region` takes it.
+    X : array-like of shape (n,) or (n, 1)
+        Paths of images or of study folders.
+    regions : array-like of shape (n,), default=None
+        The true regions. None: read from the paths.
+
+    Returns
+    -------
+    counts : DataFrame
+        True regions by row, predicted ones by column; both hold every region that occurs.
+
+    Raises
+    ------
+    ValueError
+        As `predict_region` does, and for paths that do not say their region.
+
+    References
+    ----------
+    The project cnn_mura (https://github.com/aandrovitsanea/cnn_mura) trains a model of 14 classes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from murakit import MuraClassifier, load_mura, make_mura, region_confusion
+    >>> root = make_mura(
+    ...     tempfile.mkdtemp(), n_patients=24, regions=["hand", "wrist"], image_size=64, random_state=0
+    ... )
+    >>> mura = load_mura(root, target="region")
+    >>> clf = MuraClassifier(
+    ...     weights=None, image_size=32, max_epochs=1, unfreeze="head", early_stopping=False, random_state=0
+    ... )
+    >>> region_confusion(clf.fit(mura.data, mura.target), mura.data).shape
+    (2, 2)
+    """
+    paths = as_paths(X)
+    if regions is None:
+        true = regions_of(paths, remedy="Pass the regions as regions=.")
+    elif len(true := np.asarray(regions)) != len(paths):
+        raise ValueError(f"regions: {len(true)} of them for {len(paths)} samples. Pass one for each.")
+    predicted = predict_region(estimator, X)
+    names = sorted({*true, *predicted})
+    counts = pd.crosstab(pd.Series(true, name="true"), pd.Series(predicted, name="predicted"))
+    return counts.reindex(index=names, columns=names, fill_value=0)

@@ -1,0 +1,327 @@
+"""Scores per study, as radiology papers report them."""
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import cohen_kappa_score, get_scorer, make_scorer
+from sklearn.pipeline import Pipeline
+
+from ..datasets._paths import as_paths, studies_of
+from ..utils._validation import plain
+from ._predictions import as_proba, check_abnormal_is_second
+from ._weighted import Ranking, kappa
+
+
+class FixedPredictions(ClassifierMixin, BaseEstimator):
+    """A fitted classifier that answers every question with the probabilities it was given.
+
+    scikit-learn's scorers ask a classifier, not an array; with this, one forward pass serves any
+    number of them.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (k,)
+    proba : ndarray of shape (n, k)
+    threshold : float or None
+        Probability of the second of two classes from which on it is predicted.
+    """
+
+    def __init__(self, classes, proba, threshold=None):
+        self.classes = classes
+        self.proba = proba
+        self.threshold = threshold
+
+    @property
+    def classes_(self):
+        return self.classes
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    def predict_proba(self, X):
+        return self.proba
+
+    def predict(self, X):
+        if self.threshold is not None:
+            return self.classes[(self.proba[:, 1] >= self.threshold).astype(int)]
+        return self.classes[self.proba.argmax(axis=1)]
+
+
+def as_scorer(scoring):
+    """Return a scorer for a name of scikit-learn's, for ``"kappa"``, or for a callable.
+
+    Raises
+    ------
+    ValueError
+        For a name that scikit-learn does not know.
+    """
+    if callable(scoring):
+        return scoring
+    if scoring == "kappa":
+        return make_scorer(cohen_kappa_score)
+    return get_scorer(scoring)
+
+
+def study_predictions(y, proba, studies):
+    """Return one label and one probability a study, from those of its images.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+        Label of each image; all images of a study have one label.
+    proba : array-like of shape (n, n_classes)
+        Probabilities of each image.
+    studies : array-like of shape (n,)
+        Study of each image.
+
+    Returns
+    -------
+    y_study : ndarray of shape (n_studies,)
+        Label of each study.
+    proba_study : ndarray of shape (n_studies, n_classes), dtype float64
+        Arithmetic mean of the probabilities over the study's images [1]_.
+    names : ndarray of shape (n_studies,)
+        The studies, sorted.
+
+    Raises
+    ------
+    ValueError
+        For inputs of different lengths, and for a study whose images have different labels.
+
+    References
+    ----------
+    .. [1] Rajpurkar et al., "MURA: Large Dataset for Abnormality Detection in Musculoskeletal
+       Radiographs", arXiv 1712.06957 (2017).
+
+    Examples
+    --------
+    >>> from murakit import study_predictions
+    >>> y, proba, names = study_predictions([1, 1, 0], [[0.5, 0.5], [0, 1], [1, 0]], ["a", "a", "b"])
+    >>> y, proba, names.tolist()
+    (array([1, 0]), array([[0.25, 0.75],
+           [1.  , 0.  ]]), ['a', 'b'])
+    """
+    y, proba, studies = np.asarray(y), np.asarray(proba, dtype=np.float64), np.asarray(studies)
+    if not len(y) == len(proba) == len(studies):
+        raise ValueError(
+            f"y has {len(y)} rows, proba {len(proba)} and studies {len(studies)}: pass one of each an image."
+        )
+    names, first, study = np.unique(studies, return_index=True, return_inverse=True)
+    y_study = y[first]
+    disagreeing = np.flatnonzero(y_study[study] != y)
+    if len(disagreeing):
+        row = disagreeing[0]
+        raise ValueError(
+            f"Study {studies[row]!r} has images labelled {plain(y_study[study[row]])!r} and "
+            f"{plain(y[row])!r} (row {row}): a study has one label. Correct the labels, or score images "
+            "instead of studies."
+        )
+    total = np.zeros((len(names), proba.shape[1]))
+    np.add.at(total, study, proba)
+    return y_study, total / np.bincount(study)[:, None], names
+
+
+class _StudyScorer:
+    """A scorer that asks for image probabilities once and scores their means per study."""
+
+    def __init__(self, metric, studies=None):
+        self.metric = metric
+        self.studies = studies
+
+    def __call__(self, estimator, X, y):
+        studies = self._studies_of(X)
+        y_study, proba, _ = study_predictions(y, estimator.predict_proba(X), studies)
+        # A column of zeros: the predictions are there already, a scorer only hands X on.
+        placeholder = np.zeros((len(y_study), 1))
+        predictions = FixedPredictions(estimator.classes_, proba, threshold_of(estimator))
+        return as_scorer(self.metric)(predictions, placeholder, y_study)
+
+    def _studies_of(self, X):
+        if self.studies is None:
+            remedy = "For other paths, pass studies= to study_scorer, or score images with a plain scorer."
+            return studies_of(X, remedy=remedy)
+        paths = as_paths(X)
+        for row, path in enumerate(paths):
+            if path not in self.studies:
+                raise ValueError(
+                    f"The study of row {row}, {path!r}, is not among the {len(self.studies)} studies= of study_scorer. "
+                    "Name the study of every path, as it is spelt in X."
+                )
+        return [self.studies[path] for path in paths]
+
+    @property
+    def _score_func(self):
+        # TunedThresholdClassifierCV takes a scorer apart to try its metric on many thresholds.
+        raise TypeError(
+            f"{self!r} cannot be taken apart into a metric of labels. To tune a threshold per study, load "
+            "with level='study' and pass the plain metric."
+        )
+
+    def __repr__(self):
+        told = "" if self.studies is None else f", studies=<of {len(self.studies)} paths>"
+        return f"study_scorer({self.metric!r}{told})"
+
+
+def threshold_of(estimator):
+    """Return the threshold of a classifier, ours or scikit-learn's, or of the one inside that predicts; or None."""
+    inner = getattr(estimator, "best_estimator_", None)
+    if inner is None and isinstance(estimator, Pipeline):
+        inner = estimator.steps[-1][1]
+    if inner is not None:
+        return threshold_of(inner)
+    names = ("best_threshold_", "threshold", "decision_threshold")
+    threshold = next((getattr(estimator, name) for name in names if hasattr(estimator, name)), None)
+    if not isinstance(threshold, float | int | np.floating):
+        return None
+    if getattr(estimator, "pos_label", None) not in (None, estimator.classes_[-1]):
+        raise ValueError(
+            f"{type(estimator).__name__} has a threshold on {estimator.pos_label!r}; study_scorer knows "
+            f"thresholds on the second class only, {plain(estimator.classes_[-1])!r}. Swap the labels."
+        )
+    return float(threshold)
+
+
+def study_scorer(metric, *, studies=None):
+    """Return a scorer that judges studies, not images.
+
+    The probabilities of a study are the mean over its images; the study is read from the path, and
+    the threshold is that of a ``FixedThresholdClassifier`` or ``TunedThresholdClassifierCV``.
+    Usable wherever scikit-learn takes ``scoring``, alone or in a dict of several.
+
+    Parameters
+    ----------
+    metric : str or callable
+        The name of a scikit-learn scorer ("roc_auc", "f1", ...), ``"kappa"`` for Cohen's kappa, or
+        a scorer ``metric(estimator, X, y)``.
+    studies : dict or Series of str to str, default=None
+        The study of each path, for paths that are not in MURA's layout. None: read from the paths.
+
+    Returns
+    -------
+    scorer : callable
+        ``scorer(estimator, X, y)``, picklable. ``TunedThresholdClassifierCV`` cannot *tune* by it,
+        for it takes metrics of single labels apart: load with ``level="study"`` for that.
+
+    Raises
+    ------
+    ValueError
+        For a name that scikit-learn does not know.
+
+    Examples
+    --------
+    >>> from murakit import study_scorer
+    >>> study_scorer("kappa")
+    study_scorer('kappa')
+
+    Of a table of one's own, ``mine = load_radiographs(...)``::
+
+        study_scorer("roc_auc", studies=dict(zip(mine.data, mine.studies)))
+    """
+    as_scorer(metric)
+    return _StudyScorer(metric, None if studies is None else dict(studies))
+
+
+def threshold_at(y, proba, *, sensitivity=None, specificity=None, metric=None, studies=None):
+    """Choose the probability from which on a sample is called abnormal.
+
+    On validation patients only: a threshold that was chosen on the patients who judge it makes them
+    judge too well. `MuraClassifier` keeps it as ``decision_threshold``.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+        Labels; of the two, the second in sorted order is the abnormal one.
+    proba : array-like of shape (n,) or (n, 2)
+        Probabilities of the abnormal class, or of both.
+    sensitivity : float, default=None
+        Call at least this share of the abnormal samples so, and as few of the normal ones as that
+        allows.
+    specificity : float, default=None
+        Call at least this share of the normal samples so, and as few of the abnormal ones.
+    metric : {"kappa", "youden"}, default=None
+        Make Cohen's kappa, or sensitivity + specificity, as large as possible.
+    studies : array-like of shape (n,), default=None
+        Study of each row; then the mean probabilities of studies are looked at.
+
+    Returns
+    -------
+    threshold : float
+        Half way between two probabilities that occur, so that neither is decided by its last bits.
+
+    Raises
+    ------
+    ValueError
+        Unless exactly one of the three is asked for; for one class; and where no threshold reaches
+        what is asked for.
+
+    References
+    ----------
+    Youden, "Index for rating diagnostic tests", Cancer 3 (1950).
+
+    Examples
+    --------
+    >>> from murakit import threshold_at
+    >>> threshold_at([0, 0, 1, 1], [0.1, 0.5, 0.3, 0.8], sensitivity=1.0)
+    0.2
+    >>> threshold_at([0, 0, 1, 1], [0.1, 0.5, 0.3, 0.9], specificity=1.0)
+    0.7
+    """
+    asked = {"sensitivity": sensitivity, "specificity": specificity, "metric": metric}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if len(asked) != 1:
+        raise ValueError(
+            f"Pass one of sensitivity, specificity and metric, not {', '.join(asked) or 'none'}."
+        )
+    (what, value), *_ = asked.items()
+    y, proba = np.asarray(y), as_proba(proba)
+    if proba.shape[1] != 2:
+        raise ValueError(f"proba has {proba.shape[1]} columns: a threshold needs two classes.")
+    if studies is not None:
+        y, proba, _ = study_predictions(y, proba, studies)
+    if len(y) != len(proba):
+        raise ValueError(f"y has {len(y)} labels and proba {len(proba)} rows: pass one of each a sample.")
+    classes = np.unique(y)
+    if len(classes) != 2:
+        raise ValueError(
+            f"y holds {len(classes)} classes ({', '.join(repr(plain(c)) for c in classes[:5])}): a threshold is chosen "
+            "between two. Take more validation patients, or one region less."
+        )
+    check_abnormal_is_second(classes)
+    ranking = Ranking(y == classes[1], proba[:, 1], np.ones((1, len(y))))
+    tp, fp = np.cumsum(ranking.positives[0]), np.cumsum(ranking.negatives[0])
+    # Beside each score that occurs, "nothing is called abnormal" is a choice, where a number is left for it.
+    tp, fp = np.r_[0, tp], np.r_[0, fp]
+    scores = np.r_[1.0, ranking.scores]
+    chosen = _operating_point(tp, fp, what, value)
+    if chosen == 0 and ranking.scores[0] >= 1:
+        raise ValueError(
+            f"{what}={value!r} cannot be reached: normal samples have a probability of 1. Ask for less, or calibrate."
+        )
+    if chosen == len(scores) - 1:
+        return float(scores[chosen] / 2)
+    above, below = scores[chosen], scores[chosen + 1]
+    middle = (above + below) / 2
+    return float(middle if below < middle <= above else above)
+
+
+def _operating_point(tp, fp, what, value):
+    """Return how many of the distinct scores are called abnormal."""
+    sensitivity, specificity = tp / tp[-1], 1 - fp / fp[-1]
+    # Shares such as 0.95 x 20 / 20 are one bit off what a user writes.
+    slack = 1e-12
+    if what == "sensitivity":
+        _check_share(what, value)
+        return int(np.argmax(sensitivity >= value - slack))
+    if what == "specificity":
+        _check_share(what, value)
+        return int(np.flatnonzero(specificity >= value - slack)[-1])
+    if value == "youden":
+        return int(np.argmax(sensitivity + specificity))
+    if value != "kappa":
+        raise ValueError(f"metric={value!r} is not known: pass 'kappa' or 'youden'.")
+    matrix = np.stack([np.stack([fp[-1] - fp, fp], axis=1), np.stack([tp[-1] - tp, tp], axis=1)], axis=1)
+    return int(np.nanargmax(kappa(matrix)))
+
+
+def _check_share(what, value):
+    if not 0 <= value <= 1:
+        raise ValueError(f"{what}={value!r}: pass a share between 0 and 1, such as 0.95.")

@@ -1,0 +1,16 @@
+"""Backbones as named stages: their weights, freezing, fused and ONNX forms, augmentation of a batch."""
+
+from ._backbones import BACKBONES, Backbone
+from ._build import build_radiograph, find_backbone, list_backbones
+from ._network import Radiograph
+from .augmentation import Augmentation
+
+__all__ = [
+    "Augmentation",
+    "BACKBONES",
+    "Backbone",
+    "Radiograph",
+    "build_radiograph",
+    "find_backbone",
+    "list_backbones",
+]

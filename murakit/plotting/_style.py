@@ -1,0 +1,54 @@
+"""How murakit's pictures look: a paper's column width, and readable without colour."""
+
+from contextlib import contextmanager
+
+COLUMN = 3.5  # inches, a journal's single column
+
+GREY, LIGHT = "0.45", "0.8"
+
+# Told apart by brightness, line and mark, so that a print in black and white will do.
+COLOURS = ("#08306b", "#d9730d", "#3a7d44", "#8c6bb1")
+
+LINES = ("-", "--", "-.", ":")
+
+MARKS = ("o", "s", "^", "D")
+
+_RC = {
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.2,
+    "legend.frameon": False,
+    "figure.dpi": 120,
+    "savefig.dpi": 300,
+}
+
+
+def pyplot():
+    """Return ``matplotlib.pyplot``, or say how to install it."""
+    try:
+        from matplotlib import pyplot as plt
+    except ImportError as error:
+        raise ImportError("Pictures need matplotlib: pip install 'murakit[plot]'.") from error
+    return plt
+
+
+@contextmanager
+def paper():
+    """Draw with small type and thin lines, whatever the caller's settings are."""
+    plt = pyplot()
+    with plt.rc_context(_RC):
+        yield plt
+
+
+def axes(ax, *, width=COLUMN, height=2.8):
+    """Return the axes to draw into, new ones where none are given, and their figure."""
+    plt = pyplot()
+    if ax is None:
+        _, ax = plt.subplots(figsize=(width, height), layout="constrained")
+    return ax, ax.figure
