@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from murakit import MuraClassifier, networks
+from murakit.datasets._samples import as_samples
 
 
 class TinyNet(nn.Module):
@@ -56,3 +57,20 @@ def draw_studies(seed, n_patients=150):
                 paths.append(f"train/XR_{region}/patient{patient:05d}/study{study}_{kind}/image{image}.png")
                 labels.append(label)
     return np.array(paths, dtype=object), np.array(labels)
+
+
+def column_of(column, X):
+    """What the paths of X say of their patient, study or region."""
+    return as_samples(X, list_folders=False).required(column, f"Pass the {column}s as groups=.")
+
+
+def patients_of(X):
+    return column_of("patient", X)
+
+
+def studies_of(X):
+    return column_of("study", X)
+
+
+def regions_of(X):
+    return column_of("region", X)

@@ -9,7 +9,7 @@ import optuna
 import pandas as pd
 import pytest
 import sklearn
-from helpers import quick_classifier
+from helpers import patients_of, quick_classifier
 from optuna.distributions import FloatDistribution
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import BaggingClassifier, StackingClassifier, VotingClassifier
@@ -31,7 +31,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from murakit import MuraClassifier, MuraSearchCV, PatientKFold, PatientShuffleSplit
-from murakit.datasets._paths import as_paths, patients_of
+from murakit.datasets._paths import as_paths
 
 LR = {"lr": [1e-3, 1e-2]}
 CV = PatientKFold(2)

@@ -12,7 +12,8 @@ from sklearn.utils import Bunch
 
 from ..io._images import UnreadableImage, read_image
 from ..utils._progress import progress_bar
-from ._paths import patients_of
+from ..utils._validation import check_groups
+from ._samples import as_samples
 from ._scan import Problem, find_layout, scan, summarise, unlabelled
 
 
@@ -125,17 +126,13 @@ def check_disjoint(a, b, *, groups_a=None, groups_b=None):
 
 
 def _patients(name, samples, groups):
-    n_samples = len(samples.data if isinstance(samples, Bunch) else samples)
     if groups is None and isinstance(samples, Bunch):
         groups = samples.patients
-    if groups is None:
-        return set(patients_of(samples, remedy=f"Pass the patients as groups_{name}=."))
-    groups = np.asarray(groups, dtype=object).ravel()
-    if len(groups) != n_samples:
-        raise ValueError(f"groups_{name} has {len(groups)} patients for {n_samples} samples; pass one each.")
-    if missing := np.flatnonzero(pd.isna(groups)).tolist():
-        raise ValueError(f"groups_{name}: row {missing[0]} has no patient. Fill it in or drop the row.")
-    return set(groups.tolist())
+    paths = samples.data if isinstance(samples, Bunch) else samples
+    if groups is not None:
+        return set(check_groups(groups, len(paths), f"groups_{name}"))
+    table = as_samples(paths, list_folders=False)
+    return set(table.required("patient", f"Pass the patients as groups_{name}=."))
 
 
 def _shared_patients(studies):

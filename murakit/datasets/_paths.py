@@ -14,13 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ..io._filesystem import (
-    IMAGE_SUFFIXES,
-    absolute,
-    basename,
     components,
     is_image_name,
-    isdir,
-    isfile,
     join,
     names,
 )
@@ -136,57 +131,6 @@ def study_label(name):
     return None if study is None else _LABELS[study.group(1)]
 
 
-def _read(paths, field, what, remedy):
-    values = []
-    for row, path in enumerate(paths):
-        parts = split_path(path)
-        if parts is None:
-            raise ValueError(
-                f"The {what} of row {row} cannot be told from its path {path!r}: it is not of the form "
-                f"{PATH_FORM}. {remedy}"
-            )
-        values.append(getattr(parts, field))
-    return values
-
-
-def patients_of(X, *, remedy="Pass the patients as groups=."):
-    """Return the patient of each path.
-
-    Parameters
-    ----------
-    X : array-like of shape (n,) or (n, 1)
-        Paths of images or study folders in MURA's layout.
-    remedy : str
-        The sentence an error ends with.
-
-    Returns
-    -------
-    patients : ndarray of shape (n,), dtype object
-
-    Raises
-    ------
-    ValueError
-        Where a path does not say its patient; never a guess.
-    """
-    return objects(_read(as_paths(X), "patient", "patient", remedy))
-
-
-def studies_of(X, *, remedy="Pass the studies by hand."):
-    """Return the study of each path, as ``"XR_WRIST/patient00006/study1_positive"``."""
-    return objects(_read(as_paths(X), "study", "study", remedy))
-
-
-def regions_of(X, *, remedy="Pass the regions by hand."):
-    """Return the region of each path, as ``"wrist"``."""
-    return objects(_read(as_paths(X), "region", "region", remedy))
-
-
-def regions_or_none(paths):
-    """Return the region of each path, or None where some path does not say its own."""
-    parts = [split_path(path) for path in paths]
-    return None if any(part is None for part in parts) else objects([part.region for part in parts])
-
-
 def objects(values):
     """Return values as a 1-D object array, whatever they are."""
     array = np.empty(len(values), dtype=object)
@@ -223,66 +167,3 @@ def images_in(folder):
 def study_names(listed):
     """Return the names of a folder (a tuple) that are studies', in natural order, as a tuple."""
     return tuple(sorted((name for name in listed if study_label(name) is not None), key=natural_key))
-
-
-def expand(paths):
-    """Return the images that the samples stand for.
-
-    Parameters
-    ----------
-    paths : ndarray of shape (n,), dtype object
-        Paths of images or of study folders.
-
-    Returns
-    -------
-    images : ndarray of shape (m,), dtype object
-        An image stands for itself, a study folder for all of its images.
-    sample : ndarray of shape (m,), dtype int64
-        The row of `paths` that each image belongs to.
-
-    Raises
-    ------
-    FileNotFoundError
-        Naming the first missing paths.
-    ValueError
-        For a study folder without an image, and where two samples stand for one image.
-    """
-    images, sample, missing = [], [], []
-    for row, path in enumerate(paths):
-        if is_image_name(basename(path)) and isfile(path):
-            images.append(path)
-            sample.append(row)
-        elif isdir(path):
-            found = images_in(path)
-            if not found:
-                raise ValueError(
-                    f"X: row {row} is the folder {path!r}, which holds no image "
-                    f"({', '.join(IMAGE_SUFFIXES)}). Leave the study out, or restore its files."
-                )
-            images.extend(found)
-            sample.extend([row] * len(found))
-        elif isfile(path):
-            # A name without a known suffix: reading it decides.
-            images.append(path)
-            sample.append(row)
-        else:
-            missing.append((row, path))
-    if missing:
-        shown = "; ".join(f"row {row}: {path!r}" for row, path in missing[:3])
-        raise FileNotFoundError(
-            f"{len(missing)} of {len(paths)} paths in X do not exist ({shown}). Check the folder that the "
-            "paths are relative to, or load them again with load_mura."
-        )
-    return objects(images), np.asarray(sample, dtype=np.int64)
-
-
-def check_unique(images, sample):
-    """Raise where two samples stand for the same image."""
-    seen = {}
-    for image, row in zip(images, sample):
-        other = seen.setdefault(absolute(image), row)
-        if other != row:
-            raise ValueError(
-                f"X: rows {other} and {row} both stand for the image {image!r}. Drop the duplicate; to "
-                "weight an image more than others, pass sample_weight."
-            )

@@ -6,8 +6,8 @@ feed numbers, can run over the same code.
 
 import copy
 from abc import ABCMeta, abstractmethod
+from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ..datasets._patients import known_after, known_among
-from ..metrics._predictions import predicted_codes
+from ..datasets._samples import SampleTable
+from ..metrics._predictions import mean_of_groups, predicted_codes
 from ..model_selection._split import patient_holdout
 from ..networks._frozen import forget, make_own, refresh
 from ..training._batches import TrainingData
@@ -27,31 +28,33 @@ from ..utils._allocator import freed_memory_kept, give_back
 from ..utils._device import autocasts, placed, resolve_device
 from ..utils._progress import EpochProgress
 from ..utils._random import repeatable_threads, seeds_of
-from ..utils._validation import check_comparable, check_groups, check_labels, plain
+from ..utils._validation import check_comparable, check_labels, plain
+
+_PATIENTS_REMEDY = (
+    "Pass the patients as groups= to fit (inside a meta-estimator: with "
+    "sklearn.set_config(enable_metadata_routing=True)), or set early_stopping=False."
+)
 
 
-class Samples(NamedTuple):
-    """What the rows of an X stand for."""
+@dataclass(frozen=True)
+class Labelled:
+    """Images with the class and the weight that each has in the loss: one side of a split."""
 
-    items: np.ndarray  # (m,) what is read: the paths of images
-    row: np.ndarray  # (m,) the row of X that each belongs to
-    n_rows: int
-
-
-class Images(NamedTuple):
-    """The images of one side of a split."""
-
-    items: np.ndarray
+    samples: SampleTable
     code: np.ndarray
     weight: np.ndarray
-    patients: np.ndarray | None
 
-    def take(self, rows):
-        patients = None if self.patients is None else self.patients[rows]
-        return Images(self.items[rows], self.code[rows], self.weight[rows], patients)
+    def __len__(self):
+        return len(self.code)
+
+    def take(self, images):
+        """Return some of the images, by mask or by position."""
+        return Labelled(self.samples.take(images), self.code[images], self.weight[images])
 
     def patient_names(self):
-        return None if self.patients is None else np.unique(self.patients)
+        """Return the patients, sorted, or None where one is not known."""
+        patients = self.samples.known("patient")
+        return None if patients is None else np.unique(patients)
 
 
 class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
@@ -84,37 +87,39 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     __metadata_request__fit = {"groups": True}
 
     # -- what a subclass says ---------------------------------------------------------------
+    #
+    # These four methods are the whole contract. The base checks labels, weights and groups, holds patients
+    # out, trains, predicts and keeps the fitted attributes; it never looks at what a sample is.
 
     @abstractmethod
-    def _read_samples(self, X, *, reset=False, training=False):
-        """Return the `Samples` of an X; with ``reset``, of a fit that begins anew."""
+    def _read_samples(self, X, groups=None, *, reset=False, training=False, name="X", groups_name="groups"):
+        """Return the `SampleTable` of an X.
 
-    @abstractmethod
-    def _patients_of(self, items):
-        """Return the patient of each item; raise where one cannot be told."""
-
-    def _regions_of(self, items):
-        """Return the region of each item, or None where they do not say."""
-        return None
+        Its `path` holds what the network is fed from, one entry an image: any array that can be indexed by
+        a mask. With ``reset``, the fit begins anew, and what is learnt from X itself is set.
+        """
 
     @abstractmethod
     def _build_network(self, n_classes, seed):
-        """Return a network with ``stages``, ``head`` and ``freeze_below``."""
-
-    def _continue_network(self, network):
-        """Give a trained network the parameters that may change between two fits."""
-        return network
+        """Return a module with ``head``, ``freeze_below(stage)``, ``trained_state(stage)`` and ``generator``."""
 
     @abstractmethod
     def _training_inputs(self, network, parts, device, head_epochs):
         """Return the inputs, and those of the head alone or None, of each (items, augmented) of `parts`.
 
-        The network is on the device; for inputs see `murakit.training._batches.TrainingData`.
+        The network is on the device; items are entries of `SampleTable.path`; for inputs see
+        `murakit.training._batches.TrainingData`.
         """
 
     @abstractmethod
     def _log_proba_batches(self, network, items, device):
         """Yield log-probabilities (b, n_classes) of successive batches of items."""
+
+    # What a subclass may change.
+
+    def _continue_network(self, network):
+        """Give a trained network the parameters that may change between two fits."""
+        return network
 
     # -- fitting ----------------------------------------------------------------------------
 
@@ -166,7 +171,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _prepare(self, X, y, groups, sample_weight, *, reset, classes=None):
         """Check a data set, and spread its labels, weights and patients over its images."""
-        samples = self._read_samples(X, reset=reset, training=True)
+        samples = self._read_samples(X, groups, reset=reset, training=True)
         y = check_labels(y, samples.n_rows)
         classes = np.unique(y if classes is None else np.asarray(classes))
         remedy = "Map it to one of them or leave the row out."
@@ -184,33 +189,20 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         weight = np.ones(len(code))
         if sample_weight is not None:
             weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)[samples.row]
-        patients = self._patients(samples, groups)
         used = weight > 0
         if not used.any():
             raise ValueError("sample_weight is zero for every sample; there is nothing to learn from.")
-        return Images(
-            samples.items[used], code[used], weight[used], None if patients is None else patients[used]
-        ), classes
-
-    def _patients(self, samples, groups):
-        if groups is not None:
-            return check_groups(groups, samples.n_rows)[samples.row]
-        try:
-            return self._patients_of(samples.items)
-        except ValueError:
-            # Only a split needs them, and raises then.
-            return None
+        return Labelled(samples, code, weight).take(used), classes
 
     def _hold_out(self, data, rng, continued):
-        if data.patients is None:
-            self._patients_of(data.items)  # raises, naming the row
+        patients = data.samples.required("patient", _PATIENTS_REMEDY)
         held = np.zeros(len(data.code), dtype=bool)
         free = ~held
         if continued:
             # A patient who has been trained on can no longer tell how good the network is.
-            free = ~known_among(data.patients, self._patients_before())
+            free = ~known_among(patients, self._patients_before())
             if self.validation_patients_ is not None:
-                held = known_among(data.patients, self.validation_patients_)
+                held = known_among(patients, self.validation_patients_)
             if not free.any():
                 raise ValueError(
                     "warm_start: the network has been trained on every patient of X, so none can be held out. "
@@ -218,12 +210,13 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
                 )
         if not held.any():
             part = data.take(free)
-            regions = self._regions_of(part.items)
-            held[free] = patient_holdout(part.patients, part.code, regions, self.validation_fraction, rng)
+            held[free] = patient_holdout(
+                patients[free], part.code, part.samples.known("region"), self.validation_fraction, rng
+            )
         lacking = np.setdiff1d(data.code, data.code[~held])
         if not held.any() or len(lacking):
             raise ValueError(
-                f"{len(np.unique(data.patients))} patients are too few to hold out validation_fraction="
+                f"{len(np.unique(patients))} patients are too few to hold out validation_fraction="
                 f"{self.validation_fraction:g} of them and keep every class in training. Pass X_val and y_val, "
                 "or set early_stopping=False to train on all for max_epochs."
             )
@@ -241,7 +234,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     def _given_validation(self, data, groups, X_val, y_val, groups_val, classes, continued):
         if y_val is None:
             raise ValueError("X_val was passed without y_val: pass the labels of the validation samples too.")
-        samples = self._read_samples(X_val)
+        samples = self._read_samples(X_val, groups_val, name="X_val", groups_name="groups_val")
         y_val = check_labels(y_val, samples.n_rows, name="y_val")
         unknown = np.setdiff1d(y_val, classes)
         if len(unknown):
@@ -252,12 +245,9 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
                 f"{missing} is missing: pass the patients of X as groups= and those of X_val as groups_val=, or "
                 "neither, so that both are read from the paths."
             )
+        ours, theirs = (table.required("patient", _PATIENTS_REMEDY) for table in (data.samples, samples))
         if groups is not None:
-            theirs = check_groups(groups_val, samples.n_rows, name="groups_val")[samples.row]
-            check_comparable(data.patients, theirs)
-            ours = data.patients
-        else:
-            ours, theirs = self._patients_of(data.items), self._patients_of(samples.items)
+            check_comparable(ours, theirs)
         if continued:
             ours = np.concatenate([ours, self._patients_before()])
         others = np.unique(theirs.astype(str))
@@ -269,7 +259,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
                 "PatientShuffleSplit."
             )
         code = np.searchsorted(classes, y_val)[samples.row]
-        return Images(samples.items, code, np.ones(len(code)), theirs)
+        return Labelled(samples, code, np.ones(len(code)))
 
     def _train(self, train, valid, classes, seeds, *, continued, one_epoch=False):
         weights, table = self._loss_weights(train, valid, classes)
@@ -280,7 +270,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
                 if continued
                 else self._build_network(len(classes), seeds.network)
             )
-            parts = [(train.items, True)] + ([] if valid is None else [(valid.items, False)])
+            parts = [(train.samples.path, True)] + ([] if valid is None else [(valid.samples.path, False)])
             head_epochs = 0 if continued or one_epoch else min(self.head_epochs, self.max_epochs)
             device = self._device()
             inputs = self._training_inputs(placed(network, device), parts, device, head_epochs)
@@ -321,8 +311,9 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         """Return the weights of the images of both sides, and the table that says them, if one does."""
         parts = [train] if valid is None else [train, valid]
         if self.class_weight == "region":
-            table = region_table(train.code, self._regions_of(train.items), len(classes))
-            weights = [region_weights(table, part.code, self._regions_of(part.items)) for part in parts]
+            regions = [part.samples.known("region") for part in parts]
+            table = region_table(train.code, regions[0], len(classes))
+            weights = [region_weights(table, part.code, named) for part, named in zip(parts, regions)]
             by_class = False
         else:
             table = class_table(self.class_weight, train.code, classes, train.weight)
@@ -428,8 +419,8 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
     # -- predicting -------------------------------------------------------------------------
 
-    def _log_proba(self, X):
-        """Return the logarithm of the mean probability over the images of each row."""
+    def predict_proba(self, X):
+        """Return the probability of each class; see `MuraClassifier.predict_proba`."""
         check_is_fitted(self)
         samples = self._read_samples(X)
         device = self._device(predicting=True)
@@ -438,18 +429,14 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         try:
             placed(network, device).eval()
             with torch.inference_mode(), freed_memory_kept():
-                blocks = self._log_proba_batches(network, samples.items, device)
+                blocks = self._log_proba_batches(network, samples.path, device)
                 per_image = np.concatenate([block.cpu().numpy() for block in give_back(blocks)])
         finally:
             if device != "cpu":
                 forget(network.to("cpu"))
-        total = np.full((samples.n_rows, len(self.classes_)), -np.inf)
-        np.logaddexp.at(total, samples.row, per_image)
-        return total - np.log(np.bincount(samples.row, minlength=samples.n_rows))[:, None]
-
-    def predict_proba(self, X):
-        """Return the probability of each class; see `MuraClassifier.predict_proba`."""
-        proba = np.exp(self._log_proba(X))
+        proba = mean_of_groups(np.exp(per_image), samples.row, samples.n_rows)
+        # Above zero, so that log-odds stay finite.
+        proba = np.maximum(proba, np.finfo(np.float64).tiny)
         return proba / proba.sum(axis=1, keepdims=True)
 
     def predict(self, X):
@@ -459,7 +446,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
     def decision_function(self, X):
         """Return the log-odds of the second class, or the log-probability of each of more than two."""
-        scores = self._log_proba(X)
+        scores = np.log(self.predict_proba(X))
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def __sklearn_is_fitted__(self):

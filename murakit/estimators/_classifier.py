@@ -10,8 +10,8 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..cache._base import Files
-from ..datasets._paths import as_paths, check_unique, expand, patients_of, regions_or_none
 from ..datasets._patients import known_after, known_among
+from ..datasets._samples import as_samples, check_unique
 from ..io._images import PIXELS
 from ..networks._build import build_radiograph, find_backbone
 from ..networks._network import LEAST_PORTION, SigmoidHead, log_probabilities
@@ -22,7 +22,7 @@ from ..training._checkpoint import Checkpoint, weights_of
 from ..training._inputs import Sources
 from ..utils._validation import plain
 from ..utils._versions import __version__
-from ._base import NetClassifier, Samples
+from ._base import NetClassifier
 
 # Parameters that the course of a training does not depend on.
 _NO_MATTER = frozenset(
@@ -254,6 +254,9 @@ class MuraClassifier(NetClassifier):
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
     }
 
+    # Its predictions take a `SampleTable` as X as well, so that whoever has one need not find files anew.
+    takes_sample_tables = True
+
     def __init__(
         self,
         backbone="resnet18",
@@ -443,26 +446,15 @@ class MuraClassifier(NetClassifier):
 
     # -- what a sample of radiographs is ----------------------------------------------------
 
-    def _read_samples(self, X, *, reset=False, training=False):
-        paths = as_paths(X)
-        if not len(paths):
-            raise ValueError("X is empty: found 0 samples, while a minimum of 1 is required.")
-        images, row = expand(paths)
+    def _read_samples(self, X, groups=None, *, reset=False, training=False, name="X", groups_name="groups"):
+        samples = as_samples(X, patients=groups, name=name, patients_name=groups_name)
+        if not len(samples):
+            raise ValueError(f"{name} is empty: found 0 samples, while a minimum of 1 is required.")
         if training:
-            check_unique(images, row)
+            check_unique(samples)
         if reset:
             self.n_features_in_ = 1
-        return Samples(images, row, len(paths))
-
-    def _patients_of(self, items):
-        return patients_of(
-            items,
-            remedy="Pass the patients as groups= to fit (inside a meta-estimator: with "
-            "sklearn.set_config(enable_metadata_routing=True)), or set early_stopping=False.",
-        )
-
-    def _regions_of(self, items):
-        return regions_or_none(items)
+        return samples
 
     def _first_trained_stage(self):
         return find_backbone(self.backbone).later_half if self.unfreeze is None else self.unfreeze
@@ -574,7 +566,8 @@ class MuraClassifier(NetClassifier):
         parts = [repr((versions, sorted(params.items()))), *weights_of(network)]
         for data in (train,) if valid is None else (train, valid):
             # The files themselves, not only their names.
-            parts += ["\0".join(data.items), *Files(data.items).ids, data.code, data.weight]
+            items = data.samples.path
+            parts += ["\0".join(items), *Files(items).ids, data.code, data.weight]
         return Checkpoint(self.checkpoint, parts)
 
     def _training_options(self, *, one_epoch):

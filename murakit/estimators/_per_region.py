@@ -9,9 +9,10 @@ from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from ..datasets._paths import as_paths, regions_of
+from ..datasets._paths import as_paths
+from ..datasets._samples import as_samples
 from ..metrics._scorer import threshold_of
-from ..utils._validation import check_groups, check_labels, plain
+from ..utils._validation import check_labels, plain
 
 
 def _has_proba(classifier):
@@ -98,9 +99,9 @@ class PerRegionClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             For paths that do not say their region, for a region with labels of one class only, and
             with `start_from_all` for an estimator that knows no ``warm_start``.
         """
-        paths = as_paths(X)
+        samples = as_samples(X, patients=groups, list_folders=False, patients_name="groups")
+        paths, regions = samples.sample, _regions_of(samples)
         y = np.asarray(check_labels(y, len(paths)))
-        regions = _regions_of(paths)
         known = np.unique(regions)
         for region in known:
             if len(labels := np.unique(y[regions == region])) < 2:
@@ -108,7 +109,7 @@ class PerRegionClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
                     f"The region {region!r} holds only the class {plain(labels[0])!r}: a classifier needs two. Leave "
                     "the region out, or load its other studies too."
                 )
-        groups = None if groups is None else check_groups(groups, len(paths))
+        groups = None if groups is None else samples.patient
         start = self.estimator
         if self.start_from_all:
             if "warm_start" not in self.estimator.get_params():
@@ -146,9 +147,10 @@ class PerRegionClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             For a region that is not known.
         """
         check_is_fitted(self)
-        labels = np.empty(len(as_paths(X)), dtype=self.classes_.dtype)
-        for rows, estimator, paths in self._by_region(X):
-            labels[rows] = estimator.predict(paths)
+        paths = as_paths(X)
+        labels = np.empty(len(paths), dtype=self.classes_.dtype)
+        for rows, estimator, part in self._by_region(paths):
+            labels[rows] = estimator.predict(part)
         return labels
 
     @available_if(_has_proba)
@@ -171,10 +173,11 @@ class PerRegionClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             For a region that is not known.
         """
         check_is_fitted(self)
-        proba = np.zeros((len(as_paths(X)), len(self.classes_)))
-        for rows, estimator, paths in self._by_region(X):
+        paths = as_paths(X)
+        proba = np.zeros((len(paths), len(self.classes_)))
+        for rows, estimator, part in self._by_region(paths):
             columns = np.searchsorted(self.classes_, estimator.classes_)
-            proba[np.ix_(rows, columns)] = estimator.predict_proba(paths)
+            proba[np.ix_(rows, columns)] = estimator.predict_proba(part)
         return proba
 
     @property
@@ -191,8 +194,8 @@ class PerRegionClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
 
     def _by_region(self, X):
         """Yield the rows of each region, its classifier and its paths."""
-        paths = as_paths(X)
-        regions = _regions_of(paths)
+        samples = as_samples(X, list_folders=False)
+        paths, regions = samples.sample, _regions_of(samples)
         unknown = np.flatnonzero(~np.isin(regions, self.regions_))
         if len(unknown):
             row = unknown[0]
@@ -211,8 +214,8 @@ class PerRegionClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         return tags
 
 
-def _regions_of(paths):
-    return regions_of(paths, remedy="Use one classifier for all regions, or paths in MURA's layout.")
+def _regions_of(samples):
+    return samples.required("region", "Use one classifier for all regions, or paths in MURA's layout.")
 
 
 def _rows(mask, paths, y, groups):

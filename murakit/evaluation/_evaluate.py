@@ -4,10 +4,10 @@ from numbers import Integral, Real
 
 import numpy as np
 
-from ..datasets._paths import as_paths, images_in, patients_of, regions_or_none, studies_of
+from ..datasets._paths import as_paths
 from ..datasets._patients import known_among
-from ..io._filesystem import isdir
-from ..metrics._predictions import as_units
+from ..datasets._samples import as_rows, as_samples
+from ..metrics._predictions import as_predictions, as_proba, per_study
 from ..metrics._scorer import threshold_of
 from ._result import Evaluation
 
@@ -95,25 +95,32 @@ def evaluate_predictions(
     >>> evaluation.get("sensitivity").value.__round__(3), evaluation.get("specificity").value
     (0.667, 1.0)
     """
-    return _evaluation(
-        y,
-        proba,
-        patients=patients,
-        studies=studies,
-        regions=regions,
-        images=images,
-        counts=None,
-        classes=classes,
-        level=level,
-        threshold=threshold,
-        n_resamples=n_resamples,
+    _check_options(level, n_resamples, confidence_level)
+    proba = as_proba(proba)
+    if patients is None:
+        raise ValueError(
+            "patients=None: without the patients there are no honest intervals, for a patient's studies resemble each "
+            "other. Pass the patient of each row."
+        )
+    samples = as_rows(len(proba), names=images, patients=patients, studies=studies, regions=regions)
+    predictions = as_predictions(y, proba, samples, classes=classes, threshold=threshold)
+    return _evaluation(predictions, level, n_resamples, confidence_level, random_state, name="")
+
+
+def _evaluation(images, level, n_resamples, confidence_level, random_state, name):
+    return Evaluation(
+        per_study(images) if level == "study" else images,
+        images,
+        n_resamples=int(n_resamples),
         confidence_level=confidence_level,
         random_state=random_state,
-        name="",
+        name=name,
     )
 
 
-def _evaluation(y, proba, *, level, n_resamples, confidence_level, random_state, name, **columns):
+def _check_options(level, n_resamples, confidence_level):
+    if level not in ("study", "image"):
+        raise ValueError(f"level={level!r} is not known: pass 'study' or 'image'.")
     if not isinstance(n_resamples, Integral) or n_resamples < 0:
         raise ValueError(
             f"n_resamples={n_resamples!r}: pass a whole number, such as 2000, or 0 for no intervals."
@@ -122,21 +129,6 @@ def _evaluation(y, proba, *, level, n_resamples, confidence_level, random_state,
         raise ValueError(
             f"confidence_level={confidence_level!r}: pass a share between 0 and 1, such as 0.95."
         )
-    if columns["patients"] is None:
-        raise ValueError(
-            "patients=None: without the patients there are no honest intervals, for a patient's studies resemble each "
-            "other. Pass the patient of each row."
-        )
-    images = as_units(y, proba, level="image", **columns)
-    units = images if level == "image" else as_units(y, proba, level=level, **columns)
-    return Evaluation(
-        units,
-        images,
-        n_resamples=int(n_resamples),
-        confidence_level=confidence_level,
-        random_state=random_state,
-        name=name,
-    )
 
 
 def evaluate(
@@ -222,53 +214,41 @@ def evaluate(
             f"{type(estimator).__name__} has no predict_proba, which the ranking, the calibration and the mean over a "
             "study's images need. Wrap it in CalibratedClassifierCV."
         )
-    paths = _paths_of(X)
-    if patients is None:
-        patients = patients_of(_require(paths, "patients"), remedy="Pass the patients as patients=.")
-    if studies is None and level == "study":
-        studies = studies_of(
-            _require(paths, "studies"), remedy="Pass the studies as studies=, or judge images: level='image'."
-        )
-    elif studies is None and paths is not None and regions_or_none(paths) is not None:
-        studies = studies_of(paths)
-    if regions is None and paths is not None:
-        regions = regions_or_none(paths)
+    _check_options(level, n_resamples, confidence_level)
+    columns = {"patients": patients, "studies": studies, "regions": regions}
+    samples = _samples_of(X, columns, level)
+    rows = samples.by_sample()
+    patients = rows.required("patient", "Pass the patients as patients=.")
+    if level == "study":
+        rows.required("study", "Pass the studies as studies=, or judge images: level='image'.")
     if not allow_known_patients:
         _refuse_known(estimator, patients)
-    return _evaluation(
+    predictions = as_predictions(
         y,
-        estimator.predict_proba(X),
-        patients=patients,
-        studies=studies,
-        regions=regions,
-        images=paths,
-        counts=None if paths is None else _images_each(paths),
+        # murakit's own classifiers take the table, so that files are looked at once.
+        estimator.predict_proba(samples if getattr(estimator, "takes_sample_tables", False) else X),
+        rows,
+        n_images=samples.n_images(),
         classes=estimator.classes_,
-        level=level,
         threshold=threshold_of(estimator) if threshold is None else threshold,
-        n_resamples=n_resamples,
-        confidence_level=confidence_level,
-        random_state=random_state,
-        name=type(estimator).__name__,
     )
+    name = type(estimator).__name__
+    return _evaluation(predictions, level, n_resamples, confidence_level, random_state, name)
 
 
-def _paths_of(X):
-    """Return X as paths, or None where it is something else."""
+def _samples_of(X, columns, level):
+    """Return the table of an X that holds paths, or of one that holds something else beside its columns."""
     try:
-        return as_paths(X)
+        paths = as_paths(X)
     except (TypeError, ValueError):
-        return None
-
-
-def _require(paths, what):
-    if paths is None:
-        raise ValueError(f"X holds no paths, so the {what} cannot be read from them: pass {what}=.")
-    return paths
-
-
-def _images_each(paths):
-    return np.array([len(images_in(path)) if isdir(path) else 1 for path in paths])
+        needed = ("patients", "studies") if level == "study" else ("patients",)
+        missing = next((name for name in needed if columns[name] is None), None)
+        if missing is not None:
+            raise ValueError(
+                f"X holds no paths, so the {missing} cannot be read from them: pass {missing}=."
+            ) from None
+        return as_rows(X.shape[0] if hasattr(X, "shape") else len(X), **columns)
+    return as_samples(paths, **columns, missing_ok=True)
 
 
 def _refuse_known(estimator, patients):

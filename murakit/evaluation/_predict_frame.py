@@ -6,11 +6,11 @@ import os
 import numpy as np
 import pandas as pd
 
-from ..datasets._paths import PATH_FORM, as_paths, expand, split_path
+from ..datasets._paths import PATH_FORM, split_path
+from ..datasets._samples import as_samples
 from ..io._filesystem import components, dirname
-from ..metrics._predictions import predicted_codes
+from ..metrics._predictions import mean_of_groups, predicted_codes
 from ..metrics._scorer import threshold_of
-from ..utils._validation import check_groups
 
 
 def predict_frame(estimator, X, *, level="image", threshold=None, patients=None, studies=None, regions=None):
@@ -65,56 +65,45 @@ def predict_frame(estimator, X, *, level="image", threshold=None, patients=None,
     if level not in ("study", "image"):
         raise ValueError(f"level={level!r} is not known: pass 'study' or 'image'.")
     # Images, so that a study is the mean over all of them whichever way it was named.
-    paths = as_paths(X)
-    images, row = expand(paths)
-    told = {"patients": patients, "studies": studies, "regions": regions}
-    told = {
-        name: None if values is None else check_groups(values, len(paths), name)[row]
-        for name, values in told.items()
-    }
-    names = images
+    samples = as_samples(X, patients=patients, studies=studies, regions=regions)
+    names = samples.path
     if level == "study":
-        names = _study_names(paths, images, row) if told["studies"] is None else told["studies"]
-    proba = np.asarray(estimator.predict_proba(images))
-    first = np.arange(len(images))
+        names = _study_folders(samples) if studies is None else samples.study
+    images = samples if getattr(estimator, "takes_sample_tables", False) else samples.path
+    proba = np.asarray(estimator.predict_proba(images.by_image() if images is samples else images))
+    first = np.arange(len(samples))
     if level == "study":
         _, first, study = np.unique(names.astype(str), return_index=True, return_inverse=True)
-        total = np.zeros((len(first), proba.shape[1]))
-        np.add.at(total, study, proba)
         order = np.argsort(first)
-        proba, first = (total / np.bincount(study)[:, None])[order], first[order]
+        proba, first = mean_of_groups(proba, study, len(first))[order], first[order]
     code = predicted_codes(proba, threshold_of(estimator) if threshold is None else threshold)
     shown = proba[:, 1] if proba.shape[1] == 2 else proba[np.arange(len(proba)), code]
-    parts = [split_path(path) for path in images[first]]
-
-    def column(name, field):
-        if told[name] is not None:
-            return told[name][first]
-        return ["" if part is None else getattr(part, field) for part in parts]
-
+    patient, region = (
+        ["" if value is None else value for value in values[first]]
+        for values in (samples.patient, samples.region)
+    )
     return pd.DataFrame(
         {
             "path": names[first],
-            "patient": column("patients", "patient"),
-            "region": column("regions", "region"),
+            "patient": patient,
+            "region": region,
             "probability": shown,
             "prediction": estimator.classes_[code],
         }
     )
 
 
-def _study_names(paths, images, row):
+def _study_folders(samples):
     """Return the folder of each image that is its study: one that was passed, or one in MURA's layout."""
-    names = np.empty(len(images), dtype=object)
-    for at, (image, sample) in enumerate(zip(images, row)):
-        folder = dirname(image)
-        if paths[sample] == image and split_path(image) is None:
+    folders = np.empty(len(samples), dtype=object)
+    for at, (image, row) in enumerate(zip(samples.path, samples.row)):
+        if samples.sample[row] == image and samples.study[at] is None:
             raise ValueError(
-                f"The study of row {sample} cannot be told from its path {image!r}: it is not of the form {PATH_FORM}. "
-                "Pass the studies as studies=."
+                f"The study of row {row} is not known: its path {image!r} is not of the form {PATH_FORM}. Pass the "
+                "studies as studies=."
             )
-        names[at] = folder
-    return names
+        folders[at] = dirname(image)
+    return folders
 
 
 def write_mura_csv(table, path, *, root=None):

@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from ..datasets._paths import LABEL_NAMES, as_paths, regions_of
+from ..datasets._paths import LABEL_NAMES
+from ..datasets._samples import as_samples
 from ..utils._validation import plain
 
 # -- region and abnormality from one model ----------------------------------------------------
@@ -153,11 +154,8 @@ def region_confusion(estimator, X, *, regions=None):
     >>> region_confusion(clf.fit(mura.data, mura.target), mura.data).shape
     (2, 2)
     """
-    paths = as_paths(X)
-    if regions is None:
-        true = regions_of(paths, remedy="Pass the regions as regions=.")
-    elif len(true := np.asarray(regions)) != len(paths):
-        raise ValueError(f"regions: {len(true)} of them for {len(paths)} samples. Pass one for each.")
+    samples = as_samples(X, regions=regions, list_folders=False)
+    true = samples.required("region", "Pass the regions as regions=.")
     predicted = predict_region(estimator, X)
     names = sorted({*true, *predicted})
     counts = pd.crosstab(pd.Series(true, name="true"), pd.Series(predicted, name="predicted"))

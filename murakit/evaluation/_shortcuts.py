@@ -1,18 +1,19 @@
 """`audit_shortcuts`: what of the label can be told without looking at a bone."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
-from ..datasets._paths import as_paths, expand, patients_of, studies_of
+from ..datasets._samples import as_samples
 from ..io._filesystem import size
 from ..io._images import read_header, read_image
-from ..metrics._predictions import as_units
+from ..metrics._predictions import as_predictions, per_study
 from ..utils._progress import progress_bar
 from ..utils._threading import n_threads
-from ..utils._validation import check_groups, check_labels
+from ..utils._validation import check_labels
 from ._result import Evaluation
 
 # What a model could cheat with, and the columns that say it.
@@ -183,29 +184,19 @@ def audit_shortcuts(
     """
     from sklearn.ensemble import HistGradientBoostingClassifier  # slow to import
 
-    paths = as_paths(X)
-    y = np.asarray(check_labels(y, len(paths)))
+    samples = as_samples(X, patients=patients, studies=studies)
+    samples.required("patient", "Pass the patients as patients=.")
+    samples.required("study", "Pass the studies as studies=.")
+    y = np.asarray(check_labels(y, samples.n_rows))
     classes = np.unique(y)
     if len(classes) != 2:
         raise ValueError(f"y holds {len(classes)} classes: shortcuts are audited for two.")
-    patients = patients_of(paths, remedy="Pass the patients as patients=.") if patients is None else patients
-    studies = studies_of(paths, remedy="Pass the studies as studies=.") if studies is None else studies
-    patients = check_groups(patients, len(paths), "patients")
-    images, row = expand(paths)
-    measured = _measure(images, n_jobs, verbose)
+    measured = _measure(samples.path, n_jobs, verbose)
     # Checks that a study has one label and one patient, and brings the studies into order.
-    judged = {
-        "patients": patients[row],
-        "studies": np.asarray(studies, dtype=object)[row],
-        "regions": None,
-        "images": images,
-        "counts": None,
-        "classes": classes,
-        "threshold": None,
-        "level": "study",
-    }
-    units = as_units(y[row], np.full(len(row), 0.5), **judged)
-    by_study = measured.groupby(judged["studies"].astype(str)).mean().loc[units.name]
+    guess = np.full(len(samples), 0.5)
+    images = as_predictions(y[samples.row], guess, samples.by_image(), classes=classes, threshold=None)
+    units = per_study(images)
+    by_study = measured.groupby(images.study).mean().loc[units.name]
     by_study["n_views"] = units.n_images
     fewest = min(len(set(units.patient[units.code == code])) for code in (0, 1))
     if fewest < n_splits:
@@ -227,7 +218,7 @@ def audit_shortcuts(
         ranked = _ranks_within(proba[:, 1], units, folds)
         found, cautious = (
             Evaluation(
-                _with_proba(units, ranked),
+                replace(units, proba=np.stack([1 - ranked, ranked], axis=1)),
                 n_resamples=n_resamples,
                 confidence_level=level,
                 random_state=random_state,
@@ -252,11 +243,6 @@ def _ranks_within(score, units, folds):
     for _, rows in folds.split(score, units.code, units.patient):
         ranked[rows] = pd.Series(score[rows]).rank(pct=True).to_numpy()
     return ranked
-
-
-def _with_proba(units, score):
-    parts = {name: getattr(units, name) for name in units.__dataclass_fields__}
-    return type(units)(**{**parts, "proba": np.stack([1 - score, score], axis=1)})
 
 
 def _measure(images, n_jobs, verbose):

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ..datasets._paths import as_paths, expand
+from ..datasets._paths import as_paths
+from ..datasets._samples import as_samples
 from ..evaluation._result import Evaluation, label_name
 from ..io._images import read_image
 from ..plotting._style import GREY, paper
@@ -71,7 +72,7 @@ def show_studies(X, y=None, *, studies, regions=None, n_studies=8, random_state=
         names, first = names[chosen], first[chosen]
     rows = []
     for name, at in zip(names, first):
-        images, _ = expand(paths[columns["studies"].astype(str) == name])
+        images = as_samples(paths[columns["studies"].astype(str) == name]).path
         title = [name]
         if "regions" in columns:
             title.append(str(columns["regions"][at]))
@@ -214,7 +215,7 @@ def images_of(evaluation, row):
             "The evaluation holds no paths of images: make it by evaluate(estimator, X, y), or pass images= to "
             "evaluate_predictions."
         )
-    return expand(as_paths(names))[0]
+    return as_samples(names).path
 
 
 def _draw(rows):

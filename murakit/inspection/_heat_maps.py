@@ -5,7 +5,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch.nn import functional
 
-from ..datasets._paths import as_paths, expand
+from ..datasets._samples import as_samples
 from ..estimators._classifier import MuraClassifier
 from ..evaluation._result import label_name
 from ..io._images import open_gray, placed, read_image, to_square
@@ -210,7 +210,7 @@ def grad_cam(clf, X, *, target=None, method="gradcam", stage=None):
         )
     check_is_fitted(clf)
     attribution = _captum()
-    images, _ = expand(as_paths(X))
+    images = as_samples(X).path
     network = clf.net_.module_
     known = list(network.stages)
     if stage is not None and stage not in known:

@@ -1,10 +1,11 @@
-"""What is judged: studies or images with their label and probabilities, checked."""
+"""Predictions beside the truth: samples with their label and probabilities, checked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 
+from ..datasets._paths import objects
+from ..datasets._samples import SampleTable
 from ..utils._validation import check_labels, plain
 
 # What classes are called that nobody means by "abnormal".
@@ -27,19 +28,18 @@ _SUM_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
-class Units:
-    """One row for each study (or image) that is judged.
+class Predictions:
+    """Samples with their true class and predicted probabilities: what metrics are computed from.
 
     Attributes
     ----------
-    name : ndarray of shape (n,)
-        The study, or the image.
-    study : ndarray of shape (n,)
-    patient, region : ndarray of shape (n,); region may be None
+    samples : SampleTable
+        One row for each study, or for each image, that is judged.
     code : ndarray of shape (n,), dtype int
         True class, as a position in `classes`.
     proba : ndarray of shape (n, k)
     n_images : ndarray of shape (n,), dtype int
+        Images that each row is the mean of.
     classes : ndarray of shape (k,)
     threshold : float or None
         Probability of the second of two classes from which on it is predicted. None: the most
@@ -47,10 +47,7 @@ class Units:
     level : {"study", "image"}
     """
 
-    name: np.ndarray
-    study: np.ndarray
-    patient: np.ndarray
-    region: np.ndarray | None
+    samples: SampleTable
     code: np.ndarray
     proba: np.ndarray
     n_images: np.ndarray
@@ -62,17 +59,31 @@ class Units:
         return len(self.code)
 
     @property
+    def name(self):
+        """The study, or the image."""
+        return self.samples.path
+
+    @property
+    def study(self):
+        return self.samples.study
+
+    @property
+    def patient(self):
+        return self.samples.patient
+
+    @property
+    def region(self):
+        """The regions; None where some row has none."""
+        return self.samples.known("region")
+
+    @property
     def predicted(self):
         return predicted_codes(self.proba, self.threshold)
 
     def take(self, rows):
-        """Return the units of some rows."""
-        parts = {
-            name: getattr(self, name)[rows]
-            for name in ("name", "study", "patient", "code", "proba", "n_images")
-        }
-        region = None if self.region is None else self.region[rows]
-        return Units(**parts, region=region, classes=self.classes, threshold=self.threshold, level=self.level)
+        """Return the predictions of some rows."""
+        parts = {name: getattr(self, name)[rows] for name in ("code", "proba", "n_images")}
+        return replace(self, samples=self.samples.of_samples(rows), **parts)
 
     def regions(self):
         """Return the names of the regions, sorted."""
@@ -90,13 +101,35 @@ def predicted_codes(proba, threshold):
     return (proba[:, 1] >= threshold).astype(int)
 
 
-def as_units(y, proba, *, patients, studies, regions, images, counts, classes, threshold, level):
-    """Check predictions and return the `Units` to judge; see `evaluate_predictions`.
+def mean_of_groups(values, group, n_groups):
+    """Return the mean (n_groups, k) over the rows of each group.
 
-    `images` names the rows, `counts` says how many images each stands for (None: one).
+    Parameters
+    ----------
+    values : ndarray of shape (n, k)
+    group : ndarray of shape (n,), dtype int
+        Number of the group that each row belongs to; each group has a row.
+    n_groups : int
     """
-    if level not in ("study", "image"):
-        raise ValueError(f"level={level!r} is not known: pass 'study' or 'image'.")
+    total = np.zeros((n_groups, values.shape[1]))
+    np.add.at(total, group, values)
+    return total / np.bincount(group, minlength=n_groups)[:, None]
+
+
+def as_predictions(y, proba, samples, *, n_images=None, classes, threshold):
+    """Check labels and probabilities against each other, and return the `Predictions` of images.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+    proba : array-like of shape (n,) or (n, n_classes)
+    samples : SampleTable of n samples
+        Rows without a study are studies of their own.
+    n_images : ndarray of shape (n,) or None
+        Images that each row stands for. None: one.
+    classes : array-like of shape (n_classes,) or None
+    threshold : float or None
+    """
     proba = as_proba(proba)
     n_rows = len(proba)
     if y is not None and len(y) != n_rows:
@@ -105,39 +138,41 @@ def as_units(y, proba, *, patients, studies, regions, images, counts, classes, t
     classes = _classes(y, proba, classes)
     code = _codes(y, classes)
     predicted_codes(proba, threshold)
+    study = samples.path if samples.known("study") is None else samples.study
+    # Sorting needs one type; 7 and "7" are taken to be the same patient.
     columns = {
-        name: _column(values, n_rows, name)
-        for name, values in (
-            ("patients", patients),
-            ("studies", studies),
-            ("regions", regions),
-            ("images", images),
-        )
+        name: _as_text(values)
+        for name, values in (("patient", samples.patient), ("study", study), ("path", samples.path))
     }
-    rows = np.arange(n_rows).astype(str).astype(object)
-    image = rows if columns["images"] is None else columns["images"]
-    study = image if columns["studies"] is None else columns["studies"]
-    patient, region = columns["patients"], columns["regions"]
-    counts = np.ones(n_rows, dtype=int) if counts is None else np.asarray(counts)
-    common = {"classes": classes, "threshold": threshold, "level": level}
-    if level == "image":
-        return Units(image, study, patient, region, code, proba, counts, **common)
+    if samples.known("region") is not None:
+        columns["region"] = _as_text(samples.region)
+    counts = np.ones(n_rows, dtype=int) if n_images is None else np.asarray(n_images)
+    return Predictions(replace(samples, **columns), code, proba, counts, classes, threshold, "image")
+
+
+def per_study(images):
+    """Return the `Predictions` of studies: the mean probability over the rows of each.
+
+    Raises
+    ------
+    ValueError
+        For a study of two patients, regions or labels.
+    """
+    study = images.study
     names, first, at = np.unique(study, return_index=True, return_inverse=True)
-    for what, values in (("patient", patient), ("region", region), ("label", y)):
+    labels = images.classes[images.code]
+    for what, values in (("patient", images.patient), ("region", images.region), ("label", labels)):
         if values is not None:
-            _one_each(study, values, first[at], what)
-    n_rows_of = np.bincount(at)
-    total = np.zeros((len(names), proba.shape[1]))
-    np.add.at(total, at, proba)
-    return Units(
-        names,
-        names,
-        patient[first],
-        None if region is None else region[first],
-        code[first],
-        total / n_rows_of[:, None],
-        np.bincount(at, weights=counts).astype(int),
-        **common,
+            _check_one_each(study, values, first[at], what)
+    return replace(
+        images,
+        samples=replace(
+            images.samples.take(first), path=names, study=names, row=np.arange(len(names)), sample=names
+        ),
+        code=images.code[first],
+        proba=mean_of_groups(images.proba, at, len(names)),
+        n_images=np.bincount(at, weights=images.n_images).astype(int),
+        level="study",
     )
 
 
@@ -213,26 +248,13 @@ def _listed(classes):
     return ", ".join(repr(plain(label)) for label in classes[:14])
 
 
-def _column(values, n_rows, name):
-    if values is None:
-        return None
-    column = np.empty(n_rows, dtype=object)
-    values = list(values)
-    if len(values) != n_rows:
-        raise ValueError(
-            f"{name} has {len(values)} entries and proba {n_rows} rows: pass one of each a sample."
-        )
-    column[:] = [plain(value) for value in values]
-    missing = np.flatnonzero(pd.isna(column))
-    if len(missing):
-        raise ValueError(f"{name}: row {missing[0]} is missing (NaN or None). Name it, or leave the row out.")
-    # Sorting needs one type; 7 and "7" are taken to be the same patient.
-    if len({type(value) for value in column}) > 1 or not isinstance(column[0], str):
-        column[:] = [str(value) for value in column]
-    return column
+def _as_text(values):
+    if all(isinstance(value, str) for value in values):
+        return values
+    return objects([str(value) for value in values])
 
 
-def _one_each(study, values, first, what):
+def _check_one_each(study, values, first, what):
     wrong = np.flatnonzero(values != values[first])
     if len(wrong):
         row = int(wrong[0])

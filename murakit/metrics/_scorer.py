@@ -5,9 +5,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import cohen_kappa_score, get_scorer, make_scorer
 from sklearn.pipeline import Pipeline
 
-from ..datasets._paths import as_paths, studies_of
+from ..datasets._samples import as_samples
 from ..utils._validation import plain
-from ._predictions import as_proba, check_abnormal_is_second
+from ._predictions import as_proba, check_abnormal_is_second, mean_of_groups, predicted_codes
 from ._weighted import Ranking, kappa
 
 
@@ -41,9 +41,7 @@ class FixedPredictions(ClassifierMixin, BaseEstimator):
         return self.proba
 
     def predict(self, X):
-        if self.threshold is not None:
-            return self.classes[(self.proba[:, 1] >= self.threshold).astype(int)]
-        return self.classes[self.proba.argmax(axis=1)]
+        return self.classes[predicted_codes(self.proba, self.threshold)]
 
 
 def as_scorer(scoring):
@@ -115,9 +113,7 @@ def study_predictions(y, proba, studies):
             f"{plain(y[row])!r} (row {row}): a study has one label. Correct the labels, or score images "
             "instead of studies."
         )
-    total = np.zeros((len(names), proba.shape[1]))
-    np.add.at(total, study, proba)
-    return y_study, total / np.bincount(study)[:, None], names
+    return y_study, mean_of_groups(proba, study, len(names)), names
 
 
 class _StudyScorer:
@@ -136,10 +132,11 @@ class _StudyScorer:
         return as_scorer(self.metric)(predictions, placeholder, y_study)
 
     def _studies_of(self, X):
+        samples = as_samples(X, list_folders=False)
         if self.studies is None:
             remedy = "For other paths, pass studies= to study_scorer, or score images with a plain scorer."
-            return studies_of(X, remedy=remedy)
-        paths = as_paths(X)
+            return samples.required("study", remedy)
+        paths = samples.path
         for row, path in enumerate(paths):
             if path not in self.studies:
                 raise ValueError(

@@ -8,8 +8,8 @@ from sklearn.model_selection import BaseCrossValidator, BaseShuffleSplit, GroupK
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import column_or_1d
 
-from ..datasets._paths import as_paths, patients_of, regions_or_none
-from ..utils._validation import check_groups
+from ..datasets._samples import as_samples
+from ..utils._validation import check_groups, check_length
 
 
 def strata(labels, regions=None):
@@ -342,21 +342,17 @@ def _checked_labels(y, n_rows):
     if y is None:
         return None
     y = column_or_1d(y)
-    if len(y) != n_rows:
-        raise ValueError(
-            f"X has {n_rows} samples, but y has {len(y)} labels: inconsistent numbers of samples."
-        )
+    check_length(y, n_rows, "y")
     return y
 
 
 def _patients_and_regions(X, groups):
-    if groups is None:
-        paths = as_paths(X)
-        return patients_of(paths), regions_or_none(paths)
-    n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
-    patients = check_groups(groups, n_rows)
     try:
-        return patients, regions_or_none(as_paths(X))
+        samples = as_samples(X, patients=groups, list_folders=False, patients_name="groups")
     except (TypeError, ValueError):
+        if groups is None:
+            raise
         # Samples that are no paths, a table of numbers for example, have no region.
-        return patients, None
+        n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
+        return check_groups(groups, n_rows), None
+    return samples.required("patient", "Pass the patients as groups=."), samples.known("region")

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from ..datasets._paths import as_paths, expand
+from ..datasets._samples import as_samples
 from ..io._images import read_header
 from ._style import COLOURS, COLUMN, GREY, LIGHT, paper
 
@@ -75,7 +75,8 @@ class DatasetDisplay:
             For an image whose size cannot be read.
         """
         data = self.data
-        images, row = expand(as_paths(data.data))
+        samples = as_samples(data.data)
+        images, row = samples.path, samples.row
         frame = _frame(data, images, row)
         self.counts_ = frame.groupby(["region", "label"], sort=True).agg(
             patients=("patient", "nunique"), studies=("study", "nunique"), images=("image", "size")

@@ -1,30 +1,59 @@
 """Checked labels, groups and images: what a fit works on."""
 
+from collections.abc import Sized
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """Return a NumPy scalar as what a user wrote."""
     return value.item() if isinstance(value, np.generic) else value
 
 
-def check_labels(y, n_rows, name="y"):
+# What one entry of a column is called, by the name of the parameter.
+_ONE_OF = {
+    "groups": "patient",
+    "groups_val": "patient",
+    "patients": "patient",
+    "studies": "study",
+    "regions": "region",
+    "y": "label",
+    "y_val": "label",
+}
+
+
+def check_length(values: Sized, n_rows: int, name: str) -> None:
+    """Raise where a column has another number of entries than there are samples."""
+    if len(values) != n_rows:
+        raise ValueError(
+            f"{name} has {len(values)} entries for {n_rows} samples: inconsistent numbers of samples. Pass one entry a "
+            "sample."
+        )
+
+
+def check_present(values: ArrayLike, name: str, remedy: str) -> None:
+    """Raise where a column has missing values (NaN, NaT, None or pandas' NA)."""
+    missing = np.flatnonzero(pd.isna(values))
+    if len(missing):
+        what = _ONE_OF.get(name.removesuffix("_a").removesuffix("_b"), "value")
+        raise ValueError(
+            f"{name}: row {missing[0]} has no {what}; it is NaN or None, as are {len(missing)} of {len(values)} "
+            f"entries. {remedy}"
+        )
+
+
+def check_labels(y: ArrayLike, n_rows: int, name: str = "y") -> np.ndarray:
+    """Return labels as a 1-D array; raise for labels that are missing, mixed or no classes."""
     if y is None:
         raise ValueError(f"This classifier requires {name} to be passed, but the target {name} is None.")
     y = column_or_1d(y, warn=True)
-    if len(y) != n_rows:
-        raise ValueError(
-            f"X has {n_rows} samples, but {name} has {len(y)} labels: inconsistent numbers of samples."
-        )
-    missing = np.flatnonzero(pd.isna(y))
-    if len(missing):
-        raise ValueError(
-            f"{name}: {len(missing)} labels are missing (NaN or None), the first in row {missing[0]}. "
-            "Leave unlabelled samples out."
-        )
+    check_length(y, n_rows, name)
+    check_present(y, name, "Leave unlabelled samples out.")
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         raise ValueError(f"{name} contains infinity; labels must be classes.")
     text = [isinstance(label, str) for label in y] if y.dtype == object else []
@@ -37,18 +66,11 @@ def check_labels(y, n_rows, name="y"):
     return y
 
 
-def check_groups(groups, n_rows, name="groups"):
+def check_groups(groups: ArrayLike, n_rows: int, name: str = "groups") -> np.ndarray:
+    """Return patients (or studies, or regions) as a 1-D object array, one an entry and none missing."""
     groups = column_or_1d(groups)
-    if len(groups) != n_rows:
-        raise ValueError(
-            f"X has {n_rows} samples, but {name} has {len(groups)} entries: pass one patient a sample."
-        )
-    missing = np.flatnonzero(pd.isna(groups))
-    if len(missing):
-        raise ValueError(
-            f"{name}: row {missing[0]} has no patient (NaN or None). A sample of an unknown patient could leak: "
-            "name the patient or leave the row out."
-        )
+    check_length(groups, n_rows, name)
+    check_present(groups, name, "Name it or leave the row out: a sample of an unknown patient could leak.")
     # pandas turns whole numbers into floats beside a missing value: 7 and 7.0 are one patient.
     named = np.empty(n_rows, dtype=object)
     named[:] = [
@@ -61,7 +83,8 @@ def check_groups(groups, n_rows, name="groups"):
     return named
 
 
-def check_comparable(groups, groups_val):
+def check_comparable(groups: np.ndarray, groups_val: np.ndarray) -> None:
+    """Raise where one side names patients by text and the other by numbers."""
     kinds = [{isinstance(group, str) for group in part} for part in (groups, groups_val)]
     if kinds[0] != kinds[1]:
         raise ValueError(

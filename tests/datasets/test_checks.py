@@ -203,7 +203,7 @@ def test_groups_say_what_paths_do_not():
 def test_bad_groups():
     with pytest.raises(TypeError, match="Convert both to str"):
         check_disjoint(["a.png"], B, groups_a=[1])
-    with pytest.raises(ValueError, match="groups_a has 2 patients for 1 samples"):
+    with pytest.raises(ValueError, match="groups_a has 2 entries for 1 samples"):
         check_disjoint(["a.png"], B, groups_a=["p", "q"])
     with pytest.raises(ValueError, match="groups_b: row 0 has no patient"):
         check_disjoint(A, ["b.png"], groups_b=[None])

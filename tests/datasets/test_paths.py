@@ -4,21 +4,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import patients_of, regions_of, studies_of
 
 from murakit.datasets._paths import (
     as_paths,
-    check_unique,
-    expand,
     image_names,
     images_in,
     natural_key,
-    patients_of,
     region_name,
-    regions_of,
-    regions_or_none,
     split_path,
-    studies_of,
 )
+from murakit.datasets._samples import as_samples, check_unique, expand
 from murakit.io._filesystem import is_image_name
 
 IMAGE = "MURA-v1.1/train/XR_WRIST/patient00006/study1_positive/image1.png"
@@ -128,14 +124,14 @@ def test_ids_of_many_paths():
         "XR_WRIST/patient00006/study1_positive",
         "XR_HAND/patient00007/study2_negative",
     ]
-    assert regions_or_none(X).tolist() == ["wrist", "hand"]
+    assert as_samples(X, list_folders=False).known("region").tolist() == ["wrist", "hand"]
     assert patients_of(X).dtype == object
 
 
 def test_an_unknown_patient_is_never_guessed():
     with pytest.raises(ValueError, match=r"patient of row 1 .*'scan\.png'.*groups="):
         patients_of([IMAGE, "scan.png"])
-    assert regions_or_none([IMAGE, "scan.png"]) is None
+    assert as_samples([IMAGE, "scan.png"], list_folders=False).known("region") is None
 
 
 def test_region_names():
@@ -177,6 +173,6 @@ def test_expanding_names_what_is_missing(tmp_path):
 
 
 def test_one_image_in_two_samples():
-    check_unique(["a/1.png", "a/2.png"], [0, 0])
+    check_unique(as_samples(["a/1.png", "a/2.png"], missing_ok=True))
     with pytest.raises(ValueError, match=r"rows 0 and 1 .*sample_weight"):
-        check_unique(["a/1.png", "a/./1.png"], [0, 1])
+        check_unique(as_samples(["a/1.png", "a/./1.png"], missing_ok=True))

@@ -105,7 +105,7 @@ def test_a_region_of_one_class_is_refused_before_any_training(images):
 
 
 def test_paths_outside_of_muras_layout_are_refused(images):
-    with pytest.raises(ValueError, match="region of row 0 cannot be told"):
+    with pytest.raises(ValueError, match="region of row 0 is not known"):
         PerRegionClassifier(DummyClassifier()).fit(["a.png", "b.png"], [0, 1])
 
 
@@ -195,7 +195,7 @@ def test_thresholds_that_differ_have_no_common_figures(images):
 
 def test_regions_of_another_length_are_refused(images):
     clf = Fixed(["hand", "wrist"], lambda path: [0.4, 0.6])
-    with pytest.raises(ValueError, match="regions: 2 of them for 3 samples"):
+    with pytest.raises(ValueError, match="regions has 2 entries for 3 samples"):
         region_confusion(clf, images.data[:3], regions=["hand", "wrist"])
 
 

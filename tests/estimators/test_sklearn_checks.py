@@ -4,6 +4,8 @@
 it; they run by name. The whole suite runs over a stand-in that feeds numbers to the same base.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,8 @@ from torch import nn
 
 from murakit import MuraClassifier, MuraSearchCV, PatientKFold, PatientShuffleSplit
 from murakit.cache._base import TensorRows
-from murakit.estimators._base import NetClassifier, Samples
+from murakit.datasets._samples import as_rows
+from murakit.estimators._base import NetClassifier
 
 
 class NumericNetwork(nn.Module):
@@ -84,12 +87,10 @@ class NumericClassifier(NetClassifier):
         self.callbacks = callbacks
         self.verbose = verbose
 
-    def _read_samples(self, X, *, reset=False, training=False):
+    def _read_samples(self, X, groups=None, *, reset=False, training=False, name="X", groups_name="groups"):
         X = validate_data(self, X, reset=reset, dtype=np.float32)
-        return Samples(X, np.arange(len(X)), len(X))
-
-    def _patients_of(self, items):
-        return np.arange(len(items))
+        patients = np.arange(len(X)) if groups is None else groups
+        return replace(as_rows(len(X), patients=patients), path=X)
 
     def _build_network(self, n_classes, seed):
         with torch.random.fork_rng(devices=[]):

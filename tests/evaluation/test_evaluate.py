@@ -388,8 +388,8 @@ def test_other_samples_than_paths_need_their_patients(pipeline):
     "change, message",
     [
         ({"patients": None}, "no honest intervals"),
-        ({"patients": ["a", "b"]}, "patients has 2 entries and proba 4 rows"),
-        ({"patients": ["a", None, "b", "c"]}, "patients: row 1 is missing"),
+        ({"patients": ["a", "b"]}, "patients has 2 entries for 4 samples"),
+        ({"patients": ["a", None, "b", "c"]}, "patients: row 1 has no patient"),
         ({"proba": [0.1, 1.2, 0.3, 0.4]}, "row 1 is 1.2, no probability"),
         ({"proba": [0.1, np.nan, 0.3, 0.4]}, "row 1 is nan, no probability"),
         ({"proba": np.full((4, 2), 0.7)}, "row 0 sums to 1.4"),

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import quick_classifier
+from helpers import patients_of, quick_classifier, regions_of, studies_of
 from PIL import Image
 
 from murakit import (
@@ -28,7 +28,8 @@ from murakit import (
     write_mura_csv,
 )
 from murakit.cache import ImageStore
-from murakit.datasets._paths import as_paths, check_unique, expand, patients_of, regions_of, studies_of
+from murakit.datasets._paths import as_paths
+from murakit.datasets._samples import as_samples, check_unique, expand
 from murakit.io import _filesystem
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -189,7 +190,7 @@ def test_missing_and_doubled_samples_are_named(archive):
         expand(as_paths([f"{archive.parent}/gone.zip!a.png"]))
     twice = as_paths([path, path.replace("!", "!/")])
     with pytest.raises(ValueError, match="rows 0 and 1 both"):
-        check_unique(*expand(twice))
+        check_unique(as_samples(twice))
 
 
 @pytest.fixture(scope="module")

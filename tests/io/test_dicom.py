@@ -26,7 +26,8 @@ from pydicom.uid import (
 
 from murakit import UnreadableImage, check_mura, load_radiographs, read_image, read_square
 from murakit.cache import ImageStore
-from murakit.datasets._paths import as_paths, expand
+from murakit.datasets._paths import as_paths
+from murakit.datasets._samples import expand
 from murakit.evaluation._shortcuts import audit_shortcuts
 from murakit.io._images import read_header
 

@@ -89,7 +89,7 @@ def test_an_unknown_metric_is_an_error():
 
 
 def test_paths_without_a_study_are_an_error():
-    with pytest.raises(ValueError, match="study of row 0 cannot be told"):
+    with pytest.raises(ValueError, match="study of row 0 is not known"):
         study_scorer("roc_auc")(Answers({"hand.png": 0.5}), ["hand.png"], ["yes"])
 
 

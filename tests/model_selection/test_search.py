@@ -320,7 +320,7 @@ def test_an_int_or_nothing_as_cv_means_patient_folds(images):
             refit=False,
         ).fit(images.data, images.target)
         assert found.n_splits_ == n_splits
-    with pytest.raises(ValueError, match="patient of row 0 cannot be told"):
+    with pytest.raises(ValueError, match="patient of row 0 is not known"):
         MuraSearchCV(LogisticRegression(), C, cv=2).fit(np.array([["a"], ["b"]] * 10), [0, 1] * 10)
 
 

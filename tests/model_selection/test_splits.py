@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from helpers import draw_studies
+from helpers import draw_studies, patients_of, regions_of
 from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.utils import check_random_state
 
 from murakit import PatientKFold, PatientShuffleSplit
-from murakit.datasets._paths import patients_of, regions_of
 from murakit.model_selection._split import patient_holdout
 
 
