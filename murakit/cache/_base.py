@@ -1,4 +1,4 @@
-"""Arrays of files, each computed once and kept on a shelf; see `murakit.cache._store` for what they are."""
+"""Arrays of files, each computed once and kept on a storage; see `murakit.cache._store` for what they are."""
 
 import hashlib
 import json
@@ -53,7 +53,7 @@ def _identity(path):
 
 
 class Memory:
-    """A shelf in memory, with the methods of a `murakit.cache._lmdb.Disk`."""
+    """A storage in memory, with the methods of a `murakit.cache._lmdb.Disk`."""
 
     place = "in memory"
     path = None
@@ -91,14 +91,14 @@ class Memory:
         pass
 
 
-def shelves_of(cache, cache_limit, *, memory=True):
+def storages_of(cache, cache_limit, *, memory=True):
     """Return where values may be kept: the folder `cache`, then memory for what does not fit there."""
     disk = None if cache is None else open_disk(cache, cache_limit)
-    shelves = [] if disk is None else [disk]
+    storages = [] if disk is None else [disk]
     if memory:
         # The limit is that of the folder; without one, it is that of the memory.
-        shelves.append(Memory(cache_limit if cache is None else None))
-    return shelves
+        storages.append(Memory(cache_limit if cache is None else None))
+    return storages
 
 
 class Store(ABC):
@@ -106,7 +106,7 @@ class Store(ABC):
 
     Parameters
     ----------
-    shelves : list
+    storages : list
         Where arrays are looked for, and kept: the first with room.
     about : dict
         What decides the values; part of every key.
@@ -120,8 +120,8 @@ class Store(ABC):
     # Whether single rows can be had without being stored.
     lazy = False
 
-    def __init__(self, shelves, about, shape, dtype, what, verbose=0):
-        self.shelves = shelves
+    def __init__(self, storages, about, shape, dtype, what, verbose=0):
+        self.storages = storages
         self.about = about
         self.shape = tuple(shape)
         self.dtype = np.dtype(dtype)
@@ -133,7 +133,7 @@ class Store(ABC):
 
     @abstractmethod
     def _compute(self, files):
-        """Yield blocks of arrays, in order, of files that no shelf has."""
+        """Yield blocks of arrays, in order, of files that no storage has."""
 
     def present(self, tensor):
         """Return a tensor (b, *shape) of stored arrays as what a network takes."""
@@ -143,15 +143,15 @@ class Store(ABC):
         """Return a block (b, *shape) of stored arrays as what a network takes."""
         return self.present(torch.from_numpy(block))
 
-    def open(self, paths, *, stated=True):
+    def open(self, paths, *, report=True):
         """Compute what is missing, and return the `Rows` of these paths.
 
         Parameters
         ----------
         paths : array-like of shape (n,)
             Files of images.
-        stated : bool
-            Whether to `state` where they are kept.
+        report : bool
+            Whether to `report` where they are kept.
 
         Returns
         -------
@@ -160,36 +160,36 @@ class Store(ABC):
         """
         files = paths if isinstance(paths, Files) else Files(paths)
         lacking = self.lacking(files)
-        self.place = self.shelves[0].place if self.shelves else None
-        for shelf in self.shelves:
+        self.place = self.storages[0].place if self.storages else None
+        for storage in self.storages:
             if not len(lacking):
                 break
-            if not shelf.room_for(len(lacking), self.n_bytes):
+            if not storage.room_for(len(lacking), self.n_bytes):
                 continue
-            self.place = shelf.place
-            self._fill(files.take(lacking), shelf)
-            # A disk may have failed, and then the next shelf gets the rest.
+            self.place = storage.place
+            self._fill(files.take(lacking), storage)
+            # A disk may have failed, and then the next storage gets the rest.
             lacking = lacking[~self._has(files.take(lacking))]
-        if stated:
-            self.state(files, len(lacking))
+        if report:
+            self.report(files, len(lacking))
         return Rows(self, files, stored=not len(lacking)) if self.lazy or not len(lacking) else None
 
     def lacking(self, files):
-        """Return the rows that are on no shelf."""
-        if self.shelves:
+        """Return the rows that are on no storage."""
+        if self.storages:
             # Once for all batches to come: a file that is touched meanwhile stays what it was.
             files.ids  # noqa: B018
         return np.flatnonzero(~self._has(files))
 
     def fits(self, files, others=()):
-        """Tell whether the rows that this store and others of its kind lack fit on one shelf."""
+        """Tell whether the rows that this store and others of its kind lack fit on one storage."""
         need = sum(len(store.lacking(files)) for store in (self, *others))
-        return not need or any(shelf.room_for(need, self.n_bytes) for shelf in self.shelves)
+        return not need or any(storage.room_for(need, self.n_bytes) for storage in self.storages)
 
-    def stream(self, paths, batch_size, shelf=None, bar=None):
-        """Yield blocks of `batch_size` arrays, in order; what no shelf has is computed and kept on `shelf`.
+    def stream(self, paths, batch_size, storage=None, bar=None):
+        """Yield blocks of `batch_size` arrays, in order; what no storage has is computed and kept on `storage`.
 
-        Without a `shelf`, it is kept on disk, where there is one with room.
+        Without a `storage`, it is kept on disk, where there is one with room.
         """
         files = paths if isinstance(paths, Files) else Files(paths)
         chunk = self._chunk(batch_size)
@@ -211,8 +211,8 @@ class Store(ABC):
                     if written is not None:
                         written.result()  # before the room is asked for that it takes
                     # Again: what this is computed from may have been written since.
-                    room = shelf is None or shelf.room_for(len(lacking), self.n_bytes)
-                    target = (shelf or self._disk_for(len(lacking))) if room else None
+                    room = storage is None or storage.room_for(len(lacking), self.n_bytes)
+                    target = (storage or self._disk_for(len(lacking))) if room else None
                     if target is not None:
                         target.describe(self.group, self.about)
                         # A copy: what is handed on may be changed in place.
@@ -222,18 +222,18 @@ class Store(ABC):
             if written is not None:
                 written.result()
 
-    def _fill(self, files, shelf):
+    def _fill(self, files, storage):
         chunk = self._chunk(PASS)
         chunks = [files.take(slice(start, start + chunk)) for start in range(0, len(files), chunk)]
-        if shelf.path is not None:
+        if storage.path is not None:
             # Each process in an order of its own, so that those which fill one store share the work.
             np.random.default_rng().shuffle(chunks)
         with progress_bar(total=len(files), desc=self.doing, unit="image", disable=not self.verbose) as bar:
             for part in chunks:
                 # Others may have filled it meanwhile.
-                if not shelf.room_for(len(part), self.n_bytes):
+                if not storage.room_for(len(part), self.n_bytes):
                     break
-                for _ in self.stream(part, PASS, shelf, bar):
+                for _ in self.stream(part, PASS, storage, bar):
                     pass
 
     def _chunk(self, batch_size):
@@ -242,7 +242,7 @@ class Store(ABC):
         return batch_size * max(1, most // batch_size)
 
     def _disk_for(self, n_values):
-        disk = self.shelves[0] if self.shelves and self.shelves[0].path is not None else None
+        disk = self.storages[0] if self.storages and self.storages[0].path is not None else None
         return disk if disk is not None and disk.room_for(n_values, self.n_bytes) else None
 
     def _keys(self, files):
@@ -250,36 +250,36 @@ class Store(ABC):
 
     def _has(self, files):
         found = np.zeros(len(files), dtype=bool)
-        for shelf in self.shelves:
+        for storage in self.storages:
             rest = np.flatnonzero(~found)
             if not len(rest):
                 break
-            found[rest] = shelf.has(self._keys(files.take(rest)))
+            found[rest] = storage.has(self._keys(files.take(rest)))
         return found
 
     def _read(self, files):
-        """Return the arrays of files as bytes, (n, n_bytes), and which of them were on a shelf."""
+        """Return the arrays of files as bytes, (n, n_bytes), and which of them were on a storage."""
         flat = np.empty((len(files), self.n_bytes), dtype=np.uint8)
         found = np.zeros(len(files), dtype=bool)
-        for shelf in self.shelves:
+        for storage in self.storages:
             rest = np.flatnonzero(~found)
             if not len(rest):
                 break
             if len(rest) == len(files):
-                found = shelf.read(self._keys(files), flat)
+                found = storage.read(self._keys(files), flat)
             else:
                 part = np.empty((len(rest), self.n_bytes), dtype=np.uint8)
-                there = shelf.read(self._keys(files.take(rest)), part)
+                there = storage.read(self._keys(files.take(rest)), part)
                 flat[rest[there]] = part[there]
                 found[rest[there]] = True
         return flat, found
 
-    def state(self, files, n_lacking, n_stores=1):
+    def report(self, files, n_lacking, n_stores=1):
         """Say where the arrays are kept, and warn where they do not go where they were meant to."""
         size = human(len(files) * self.n_bytes * n_stores)
         subject = f"{self.what} of {len(files)} images" + (f" in {n_stores} views" if n_stores > 1 else "")
         instead = "read from their files each time" if self.lazy else "computed in every step"
-        first = self.shelves[0] if self.shelves else None
+        first = self.storages[0] if self.storages else None
         if first is not None and first.wanted and (n_lacking or self.place != first.place):
             leaves = "is free" if first.limit is None else f"cache_limit={human(first.limit)} leaves"
             warn(
@@ -304,7 +304,7 @@ class Rows:
     store : Store
     files : Files
     stored : bool
-        Whether all of them are on a shelf; else they are computed each time.
+        Whether all of them are on a storage; else they are computed each time.
     """
 
     def __init__(self, store, files, *, stored):

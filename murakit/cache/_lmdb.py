@@ -1,10 +1,10 @@
-"""A shelf on disk: values under keys in one LMDB file, which many processes read and fill at once."""
+"""A storage on disk: values under keys in one LMDB file, which many processes read and fill at once."""
 
 import errno
+import inspect
 import json
 import os
 import shutil
-import sys
 import time
 import warnings
 import weakref
@@ -50,7 +50,7 @@ _opening = Lock()
 
 
 def open_disk(folder, limit=None):
-    """Return the shelf of a folder, or None where it cannot be used, with a warning that says so.
+    """Return the storage of a folder, or None where it cannot be used, with a warning that says so.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def open_disk(folder, limit=None):
             f"cache={folder!r} cannot be written to: what it holds is used, the rest is computed for this run "
             "alone. Allow writing there, or pass another folder."
         )
-    return Limited(disk, limit)
+    return LimitedStorage(disk, limit)
 
 
 def connect(path):
@@ -139,7 +139,7 @@ class Disk:
         # LMDB's handles may be shared by threads, but the map may only grow while none reads.
         self.lock = Lock()
         self.failed = None
-        self.rotten = set()
+        self.corrupt = set()
         self.env, self.writable = _open(path)
         try:
             self._check()
@@ -191,7 +191,7 @@ class Disk:
             if env is not None:
                 env.close()
 
-    # -- what every shelf does --------------------------------------------------------------
+    # -- what every storage does --------------------------------------------------------------
 
     def has(self, keys):
         """Tell which keys have a value, as an array of bool."""
@@ -207,7 +207,7 @@ class Disk:
             out[row] = np.frombuffer(value, np.uint8, out.shape[1])
             if zlib.crc32(out[row]).to_bytes(_CHECKSUM, "little") == bytes(value[-_CHECKSUM:]):
                 return True
-            self._rotten(key)
+            self._note_corrupt(key)
             return False
 
         return self._look(keys, copy)
@@ -293,7 +293,7 @@ class Disk:
                     try:
                         with self._begin(write=True) as txn:
                             for key, value in pairs:
-                                txn.put(key, value, overwrite=key in self.rotten)
+                                txn.put(key, value, overwrite=key in self.corrupt)
                         break
                     except lmdb.MapFullError:
                         need = sum(len(value) + 8192 for _, value in pairs)
@@ -302,8 +302,8 @@ class Disk:
         except _FAILURES as error:
             self._fail(error, "written to")
             return False
-        if self.rotten:
-            self.rotten.difference_update(key for key, _ in pairs)
+        if self.corrupt:
+            self.corrupt.difference_update(key for key, _ in pairs)
         return True
 
     def _pad(self):
@@ -329,16 +329,16 @@ class Disk:
             f"computed for this run alone. {_remedy(error, os.path.dirname(self.path))}"
         )
 
-    def _rotten(self, key):
-        if not self.rotten:
+    def _note_corrupt(self, key):
+        if not self.corrupt:
             warn(
                 f"cache={os.path.dirname(self.path)!r} is damaged: values do not have the checksum that they were "
                 "written with. They are computed anew. Check the disk; murakit.clear_cache deletes the cache."
             )
-        self.rotten.add(key)
+        self.corrupt.add(key)
 
 
-class Limited:
+class LimitedStorage:
     """A `Disk` under a limit of one user, for the handle is shared by all users of a folder.
 
     Parameters
@@ -351,9 +351,17 @@ class Limited:
     def __init__(self, disk, limit):
         self.disk = disk
         self.limit = limit
+        self.path = disk.path
+        self.place = disk.place
+        self.has = disk.has
+        self.read = disk.read
+        self.write = disk.write
+        self.describe = disk.describe
 
-    def __getattr__(self, name):
-        return getattr(self.disk, name)
+    @property
+    def wanted(self):
+        """Whether somebody asked for it, and is to be warned where it cannot be used."""
+        return self.disk.wanted
 
     def room_for(self, n_values, n_bytes):
         """Tell whether that many values more are within the limit and on the disk."""
@@ -420,7 +428,7 @@ def warn(message):
 
 def _depth():
     """Return the level of the first caller outside murakit, which is what a user knows."""
-    level, frame = 1, sys._getframe(1)
+    level, frame = 1, inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__", "").startswith("murakit."):
         level, frame = level + 1, frame.f_back
     return max(1, level - 1)

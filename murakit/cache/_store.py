@@ -9,7 +9,7 @@ import torch
 from ..io._images import PIXELS, read_square
 from ..networks._frozen import ARITHMETIC
 from ..utils._threading import n_threads
-from ._base import PASS, Store, shelves_of
+from ._base import PASS, Store, storages_of
 
 # Activations that take more than so many images are read about as slowly as they are computed.
 _WORTH_STORING = 8
@@ -72,7 +72,7 @@ class ImageStore(Store):
         cache_limit=None,
         n_jobs=None,
         verbose=0,
-        shelves=None,
+        storages=None,
     ):
         # JSON, which the key is made of, knows no numbers of NumPy.
         self.image_size = image_size = int(image_size)
@@ -86,7 +86,7 @@ class ImageStore(Store):
             "decoder": f"murakit {PIXELS}, pillow {PIL.__version__}",
         }
         super().__init__(
-            shelves_of(cache, cache_limit) if shelves is None else shelves,
+            storages_of(cache, cache_limit) if storages is None else storages,
             about,
             (1, image_size, image_size),
             "uint8",
@@ -123,7 +123,7 @@ class FeatureStore(Store):
         What random views are made by.
     dtype : {"float32", "float16"}
         Type to store.
-    shelves : list
+    storages : list
     device : str
     autocast : bool
     verbose : int
@@ -137,7 +137,7 @@ class FeatureStore(Store):
         network,
         stage,
         *,
-        shelves,
+        storages,
         view=None,
         augmentation=None,
         dtype="float32",
@@ -170,10 +170,10 @@ class FeatureStore(Store):
         self.images = images = source if source.stage is None else source.images
         shape = network.shape_before(stage, images.shape)
         if int(np.prod(shape)) * np.dtype(dtype).itemsize > _WORTH_STORING * images.n_bytes:
-            shelves = [shelf for shelf in shelves if shelf.path is None]
+            storages = [storage for storage in storages if storage.path is None]
         # The device's own order: channels last, so that a batch needs no more than a copy.
         shape = (*shape[1:], shape[0]) if len(shape) == 3 else shape
-        super().__init__(shelves, about, shape, dtype, f"Outputs of the stages before {stage}", verbose)
+        super().__init__(storages, about, shape, dtype, f"Outputs of the stages before {stage}", verbose)
 
     def _compute(self, files):
         for block in self.source.stream(files, PASS):

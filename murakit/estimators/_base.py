@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from ..datasets._patients import known_after, known_among
 from ..datasets._samples import SampleTable
@@ -28,7 +28,7 @@ from ..utils._allocator import freed_memory_kept, give_back
 from ..utils._device import autocasts, placed, resolve_device
 from ..utils._progress import EpochProgress
 from ..utils._random import repeatable_threads, seeds_of
-from ..utils._validation import check_comparable, check_labels, plain
+from ..utils._validation import check_comparable, check_labels, check_weights, plain
 
 _PATIENTS_REMEDY = (
     "Pass the patients as groups= to fit (inside a meta-estimator: with "
@@ -188,7 +188,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         code = np.searchsorted(classes, y)[samples.row]
         weight = np.ones(len(code))
         if sample_weight is not None:
-            weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)[samples.row]
+            weight = check_weights(sample_weight, len(y))[samples.row]
         used = weight > 0
         if not used.any():
             raise ValueError("sample_weight is zero for every sample; there is nothing to learn from.")

@@ -19,6 +19,7 @@ class Derived:
         self.folded = {}
         self.hashes = {}
         self.sessions = {}
+        self.shapes = {}
         self.probe = None
 
 
@@ -89,6 +90,11 @@ def weights_hash(network, names):
 def sessions(network):
     """Return what other runtimes have made of a network, a dict to be added to."""
     return _own.setdefault(network, Derived()).sessions
+
+
+def shapes(network, names):
+    """Return the shapes of what some stages of a network make of images, a dict to be added to."""
+    return _derived(network, names[-1] if names else "").shapes
 
 
 def forget(network):

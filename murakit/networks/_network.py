@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from ._backbones import IMAGENET_MEAN, IMAGENET_STD
-from ._frozen import fold, fold_entry, weights_hash
+from ._frozen import fold, fold_entry, shapes, weights_hash
 from ._pretrained import seeded
 
 
@@ -53,9 +53,6 @@ class SigmoidHead(nn.Linear):
 LEAST_PORTION, _MOST_PORTION = 8, 16
 
 _PORTION_BYTES = 10_000_000
-
-# Shapes of activations, for which a network has to be run.
-_SHAPES = {}
 
 # Feature maps along a side that the auxiliary classifier of Inception needs.
 _AUXILIARY_SIDE = 17
@@ -212,14 +209,13 @@ class Radiograph(nn.Module):
 
     def shape_before(self, stage, image_shape):
         """Return the shape of what the stages before one make of an image (1, s, s), without a batch."""
-        names = self.before(stage)
-        parts = [tuple(p.shape) for name in names for p in self.stages[name].parameters()]
-        key = self.name, stage, tuple(image_shape), str(parts)
-        if key not in _SHAPES:
+        # Only running the network tells; the answer is kept beside its folded stages.
+        known = shapes(self, self.before(stage))
+        if (stage, image_shape) not in known:
             with torch.no_grad():
                 pixels = torch.zeros(2, *image_shape, dtype=torch.uint8, device=self.mean.device)
-                _SHAPES[key] = tuple(self.run_before(stage, pixels).shape[1:])
-        return _SHAPES[key]
+                known[stage, image_shape] = tuple(self.run_before(stage, pixels).shape[1:])
+        return known[stage, image_shape]
 
     def fingerprint(self, stage):
         """Return a text that stands for the weights of all stages before one."""

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from ..cache._base import Files, Rows, TensorRows, shelves_of
+from ..cache._base import Files, Rows, TensorRows, storages_of
 from ..cache._store import FeatureStore, ImageStore
 from ..utils._device import free_device_memory
 from ..utils._threading import ahead
@@ -51,9 +51,9 @@ class Sources:
         self.autocast = autocast
         self.feature_dtype = feature_dtype
         self.verbose = verbose
-        self.shelves = shelves_of(cache, cache_limit, memory=fitting)
+        self.storages = storages_of(cache, cache_limit, memory=fitting)
         self.images = ImageStore(
-            image_size=image_size, resize=resize, n_jobs=n_jobs, verbose=verbose, shelves=self.shelves
+            image_size=image_size, resize=resize, n_jobs=n_jobs, verbose=verbose, storages=self.storages
         )
 
     # -- training ---------------------------------------------------------------------------
@@ -105,7 +105,7 @@ class Sources:
             source,
             self.network,
             stage,
-            shelves=self.shelves,
+            storages=self.storages,
             view=view,
             augmentation=self.network.augmentation if random else None,
             dtype=self.feature_dtype,
@@ -117,9 +117,9 @@ class Sources:
     def _open(self, stores, files, *, always):
         rows = None
         if stores[0].fits(files, stores[1:]):
-            rows = [store.open(files, stated=False) for store in stores]
+            rows = [store.open(files, report=False) for store in stores]
         else:
-            stores[0].state(files, len(files), len(stores))
+            stores[0].report(files, len(files), len(stores))
         if rows is None or any(row is None for row in rows):
             if not always:
                 return None
@@ -127,8 +127,8 @@ class Sources:
             rows = [Rows(store, files, stored=False) for store in stores]
             return rows[0] if len(rows) == 1 else ViewRows(rows)
         # What went elsewhere than the others is to be told.
-        last = max(stores, key=lambda store: store.place != store.shelves[0].place)
-        last.state(files, 0, len(stores))
+        last = max(stores, key=lambda store: store.place != store.storages[0].place)
+        last.report(files, 0, len(stores))
         return rows[0] if len(rows) == 1 else ViewRows(rows)
 
     def _placed(self, rows):
@@ -155,10 +155,10 @@ class Sources:
         """
         files = Files(items)
         size = _BATCH.get(self.device.type, 32)
-        if stored and self.shelves and self.network.before(self.unfreeze):
+        if stored and self.storages and self.network.before(self.unfreeze):
             views = (None, "mirror") if mirrored else (None,)
             stores = [self._features(self.images, self.unfreeze, view) for view in views]
-            if stores[0].shelves:
+            if stores[0].storages:
                 for blocks in zip(*(store.stream(files, size) for store in stores)):
                     yield [store.to_tensor(block) for store, block in zip(stores, blocks)], self.unfreeze
                 return

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-from torch.optim import optimizer as optimizers
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -38,17 +37,6 @@ def parameter_groups(network, lr_factor, decay):
     rest = [p for p in network.parameters() if p.requires_grad and id(p) not in taken]
     groups.append({"params": rest, "factor": lr_factor})
     return [group for group in groups if group["params"]]
-
-
-def bare_step(optimizer):
-    """Return an optimizer's step without the record that PyTorch's profiler keeps of it, or None.
-
-    The record is a sixth of the time of a step of a head. What keeps it calls the hooks of all
-    optimizers as well, so where there are any, nothing is left out.
-    """
-    hooks = [getattr(optimizers, f"_global_optimizer_{when}_hooks", True) for when in ("pre", "post")]
-    step = getattr(type(optimizer).step, "__wrapped__", None)
-    return None if any(hooks) or step is None else partial(step, optimizer)
 
 
 def cosine(optimizer, n_steps, n_warm):

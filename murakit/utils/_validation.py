@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d
+from sklearn.utils.validation import check_array, column_or_1d
 
 
 def plain(value: Any) -> Any:
@@ -81,6 +81,28 @@ def check_groups(groups: ArrayLike, n_rows: int, name: str = "groups") -> np.nda
         # A column of a spreadsheet may hold both; they can only be compared as one.
         named[:] = [str(group) for group in named]
     return named
+
+
+def check_weights(weights: ArrayLike, n_rows: int) -> np.ndarray:
+    """Return sample weights as float64, one a sample; one number stands for all of them."""
+    if np.isscalar(weights):
+        weights = np.full(n_rows, weights)
+    weights = check_array(weights, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
+    if weights.ndim != 1:
+        raise ValueError(
+            f"Sample weights must be 1D array or scalar, and sample_weight has shape {weights.shape}."
+        )
+    if len(weights) != n_rows:
+        raise ValueError(
+            f"sample_weight.shape == {weights.shape}, expected {(n_rows,)}: pass one weight a sample."
+        )
+    if (weights < 0).any():
+        row = int(np.flatnonzero(weights < 0)[0])
+        raise ValueError(
+            f"Negative values in data passed to `sample_weight`: row {row} is {weights[row]:g}. Pass weights of zero "
+            "or more."
+        )
+    return weights
 
 
 def check_comparable(groups: np.ndarray, groups_val: np.ndarray) -> None:

@@ -627,18 +627,18 @@ def test_another_process_may_make_the_map_grow(images, tmp_path, monkeypatch):
     np.testing.assert_array_equal(ours.open(images.data)[:].numpy(), pixels(images.data))
 
 
-# -- the shelves ----------------------------------------------------------------------------
+# -- the storages ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["disk", "memory"])
 def test_a_shelf_gives_back_what_it_was_given(tmp_path, kind):
-    shelf = open_disk(tmp_path) if kind == "disk" else Memory()
+    storage = open_disk(tmp_path) if kind == "disk" else Memory()
     values = np.random.default_rng(0).integers(0, 256, (5, 33), dtype=np.uint8)
     keys = [f"{number:032d}".encode() for number in range(7)]
-    assert shelf.write(keys[:5], values)
-    assert shelf.has(keys).tolist() == [True] * 5 + [False] * 2
+    assert storage.write(keys[:5], values)
+    assert storage.has(keys).tolist() == [True] * 5 + [False] * 2
     out = np.zeros((3, 33), dtype=np.uint8)
-    assert shelf.read([keys[4], keys[6], keys[0]], out).tolist() == [True, False, True]
+    assert storage.read([keys[4], keys[6], keys[0]], out).tolist() == [True, False, True]
     np.testing.assert_array_equal(out[[0, 2]], values[[4, 0]])
 
 
@@ -674,7 +674,7 @@ def test_rows_on_a_device_are_the_same_rows(images, tmp_path, monkeypatch, free)
     pixels = ImageStore(tmp_path, image_size=32)
     views = [
         FeatureStore(
-            pixels, network, "two", shelves=pixels.shelves, view=k, augmentation=network.augmentation
+            pixels, network, "two", storages=pixels.storages, view=k, augmentation=network.augmentation
         )
         for k in range(2)
     ]

@@ -15,7 +15,6 @@ from murakit.networks._backbones import BACKBONES
 from murakit.networks._build import build_radiograph
 from murakit.networks._frozen import fold_entry
 from murakit.networks._network import Radiograph
-from murakit.networks._pretrained import _built, empty_stages
 
 
 def build(backbone="resnet18", **params):
@@ -267,30 +266,3 @@ def test_threads_that_build_networks_at_once_get_their_own():
         sys.setswitchinterval(before)
     for seed, network in zip([*range(20)] * 3, built):
         assert torch.equal(network.head.weight, build("tiny", seed=seed).head.weight)
-
-
-@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name != "tiny"])
-def test_modules_of_a_backbone_are_copied_as_deepcopy_does(backbone):
-    entry = BACKBONES[backbone]
-    copied, expected = empty_stages(entry), copy.deepcopy(_built(entry))
-    assert list(copied) == list(expected)
-    for name, stage in expected.items():
-        theirs = dict(stage.named_modules(remove_duplicate=False))
-        ours = dict(copied[name].named_modules(remove_duplicate=False))
-        originals = dict(_built(entry)[name].named_modules(remove_duplicate=False))
-        assert list(ours) == list(theirs)
-        # Modules that occur twice are one.
-        assert len(set(map(id, ours.values()))) == len(set(map(id, theirs.values())))
-        for path, module in ours.items():
-            assert type(module) is type(theirs[path])
-            assert module is not originals[path]
-            assert list(vars(module)) == list(vars(theirs[path]))
-            for key, value in vars(module).items():
-                if key in ("_modules", "_parameters", "_buffers"):
-                    assert list(value) == list(vars(theirs[path])[key])
-                else:
-                    assert not isinstance(value, nn.Module | torch.Tensor)
-                    assert value == vars(theirs[path])[key]
-                # What one network is given, such as a hook, is not the next one's.
-                if isinstance(value, dict | set | list):
-                    assert value is not vars(originals[path])[key]
