@@ -358,7 +358,7 @@ def test_validation_samples_of_ones_own_replace_the_inner_split(images, small_mu
     assert set(clf.train_patients_) == set(images.patients)
     assert set(clf.validation_patients_) == set(valid.patients)
     expected = functional.cross_entropy(
-        torch.from_numpy(clf._log_proba(valid.data)),
+        torch.from_numpy(np.log(clf.predict_proba(valid.data))),
         torch.from_numpy(valid.target),
         weight=torch.from_numpy(len(images.target) / (2.0 * np.bincount(images.target))),
     )
