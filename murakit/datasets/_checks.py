@@ -12,7 +12,7 @@ from sklearn.utils import Bunch
 
 from ..io._images import UnreadableImage, read_image
 from ..utils._progress import progress_bar
-from ..utils._validation import check_groups
+from ..utils._validation import check_identifiers
 from ._samples import as_samples
 from ._scan import Problem, find_layout, scan, summarise, unlabelled
 
@@ -91,9 +91,6 @@ def check_disjoint(a, b, *, groups_a=None, groups_b=None):
     ------
     ValueError
         Naming the patients on both sides; also where a patient cannot be told.
-    TypeError
-        Where the patients of one side are text and those of the other are not: they would never
-        be found equal.
 
     See Also
     --------
@@ -110,12 +107,6 @@ def check_disjoint(a, b, *, groups_a=None, groups_b=None):
     ValueError: a and b share 1 patient: patient00001. Split by patient, with PatientKFold or groups=.
     """
     sides = [_patients("a", a, groups_a), _patients("b", b, groups_b)]
-    texts = [all(isinstance(patient, str) for patient in side) for side in sides]
-    if all(sides) and texts[0] != texts[1]:
-        raise TypeError(
-            "The patients of a and b are of different types, text and not: nothing would ever be equal. "
-            "Convert both to str."
-        )
     shared = sides[0] & sides[1]
     if shared:
         named = ", ".join(map(str, sorted(shared)[:5])) + (", ..." if len(shared) > 5 else "")
@@ -130,7 +121,7 @@ def _patients(name, samples, groups):
         groups = samples.patients
     paths = samples.data if isinstance(samples, Bunch) else samples
     if groups is not None:
-        return set(check_groups(groups, len(paths), f"groups_{name}"))
+        return set(check_identifiers(groups, len(paths), f"groups_{name}"))
     table = as_samples(paths, list_folders=False)
     return set(table.required("patient", f"Pass the patients as groups_{name}=."))
 

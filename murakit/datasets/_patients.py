@@ -11,6 +11,8 @@ import secrets
 
 import numpy as np
 
+from ..utils._validation import as_identifier
+
 _HASH = re.compile(r"sha256:([0-9a-f]{16}):[0-9a-f]{32}")
 
 
@@ -28,7 +30,7 @@ def known_among(patients, known):
     -------
     mask : ndarray of shape (n,), dtype bool
     """
-    known = set(map(str, known))
+    known = set(map(as_identifier, known))
     salts = _salts(known)
     return np.array([not known.isdisjoint(_forms(patient, salts)) for patient in patients], dtype=bool)
 
@@ -44,7 +46,7 @@ def without(known, patients):
     """Return known patients who are not among others."""
     salts = _salts(known)
     others = {form for patient in patients for form in _forms(patient, salts)}
-    return known[np.array([str(name) not in others for name in known], dtype=bool)]
+    return known[np.array([as_identifier(name) not in others for name in known], dtype=bool)]
 
 
 def known_after(before, trained, held):
@@ -91,10 +93,10 @@ def _salts(known):
 
 
 def _forms(patient, salts):
-    return [str(patient), *(_hash(patient, salt) for salt in salts)]
+    return [as_identifier(patient), *(_hash(patient, salt) for salt in salts)]
 
 
 def _hash(patient, salt):
-    digest = hashlib.sha256(f"{salt}:{patient}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{salt}:{as_identifier(patient)}".encode()).hexdigest()
     # Half of it: two patients never meet in 128 bits, and a file holds thousands of them.
     return f"sha256:{salt}:{digest[:32]}"

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..io._filesystem import IMAGE_SUFFIXES, absolute, basename, is_image_name, isdir, isfile
-from ..utils._validation import check_groups
+from ..utils._validation import check_identifiers
 from ._paths import PATH_FORM, as_paths, images_in, objects, split_path
 
 # The columns that say what an image belongs to.
@@ -143,7 +143,7 @@ def as_samples(
         if values is None:
             columns[column] = objects([None if part is None else getattr(part, column) for part in parts])
         else:
-            columns[column] = check_groups(values, len(paths), called)
+            columns[column] = check_identifiers(values, len(paths), called)
     if list_folders:
         images, row = expand(paths, missing_ok=missing_ok)
         columns = {column: values[row] for column, values in columns.items()}
@@ -171,7 +171,8 @@ def as_rows(
     unknown = objects([None] * n_rows)
     given = {"images": names, "patients": patients, "studies": studies, "regions": regions}
     path, patient, study, region = (
-        unknown if values is None else check_groups(values, n_rows, name) for name, values in given.items()
+        unknown if values is None else check_identifiers(values, n_rows, name)
+        for name, values in given.items()
     )
     if names is None:
         path = np.arange(n_rows).astype(str).astype(object)

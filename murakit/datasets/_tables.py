@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..io._filesystem import absolute, as_folder, basename, dirname, exists, isfile, join, readable
+from ..utils._validation import as_identifier, as_label
 from ._dicom_headers import UNKNOWN_REGION, origin_of, patient_of
 from ._paths import objects, region_name, split_path
 
@@ -127,12 +128,7 @@ def resolve_paths(source, rows, column, folder):
 def identifiers(source, rows, column):
     """Return a column of identifiers as text, the same for 12, 12.0, "12" and " 12"."""
     refuse_missing(source, rows, column, "value")
-    texts = objects(
-        [
-            str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
-            for value in rows[column].to_numpy(dtype=object)
-        ]
-    )
+    texts = objects([as_identifier(value) for value in rows[column].to_numpy(dtype=object)])
     if (texts == "").any():
         raise ValueError(
             f"{source}: row {np.flatnonzero(texts == '')[0]} (counted from 0) has no {column!r}."
@@ -146,7 +142,7 @@ def labels(source, rows, column):
     values = rows[column].to_numpy(dtype=object)
     numbers = [isinstance(value, (bool, int, float, np.number, np.bool_)) for value in values]
     if not any(numbers):
-        return objects([str(value) for value in values])
+        return objects([as_label(str(value)) for value in values])
     if not all(numbers):
         row = numbers.index(not numbers[0])
         raise ValueError(
@@ -157,7 +153,7 @@ def labels(source, rows, column):
         if not float(value).is_integer():
             raise ValueError(
                 f"{source}: row {row} (counted from 0) has {value!r} in {column!r}; a label is a class: a "
-                "whole number or a string. Bin or round the values first."
+                "whole number or a string. Is this a regression? Bin or round the values first."
             )
     return values.astype(np.int64)
 

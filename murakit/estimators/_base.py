@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..datasets._patients import known_after, known_among
 from ..datasets._samples import SampleTable
-from ..metrics._predictions import mean_of_groups, predicted_codes
+from ..metrics._predictions import mean_of_groups
 from ..model_selection._split import patient_holdout
 from ..networks._frozen import forget, make_own, refresh
 from ..training._batches import TrainingData
@@ -28,7 +28,7 @@ from ..utils._allocator import freed_memory_kept, give_back
 from ..utils._device import autocasts, placed, resolve_device
 from ..utils._progress import EpochProgress
 from ..utils._random import repeatable_threads, seeds_of
-from ..utils._validation import check_comparable, check_labels, check_weights, plain
+from ..utils._validation import check_labels, check_weights, plain
 
 _PATIENTS_REMEDY = (
     "Pass the patients as groups= to fit (inside a meta-estimator: with "
@@ -117,6 +117,9 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
     # What a subclass may change.
 
+    def _check_classes(self, classes):
+        """Raise for classes that this classifier cannot tell apart as it is set up."""
+
     def _continue_network(self, network):
         """Give a trained network the parameters that may change between two fits."""
         return network
@@ -179,6 +182,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             if len(np.setdiff1d(classes, self.classes_)):
                 remedy = "Train on the same classes, or on a new estimator (warm_start=False)."
             classes = self.classes_
+        self._check_classes(classes)
         unknown = np.flatnonzero(~np.isin(y, classes))
         if len(unknown):
             raise ValueError(
@@ -246,8 +250,6 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
                 "neither, so that both are read from the paths."
             )
         ours, theirs = (table.required("patient", _PATIENTS_REMEDY) for table in (data.samples, samples))
-        if groups is not None:
-            check_comparable(ours, theirs)
         if continued:
             ours = np.concatenate([ours, self._patients_before()])
         others = np.unique(theirs.astype(str))
@@ -431,6 +433,13 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             with torch.inference_mode(), freed_memory_kept():
                 blocks = self._log_proba_batches(network, samples.path, device)
                 per_image = np.concatenate([block.cpu().numpy() for block in give_back(blocks)])
+            damaged = np.flatnonzero(np.isnan(per_image).any(axis=1))
+            if len(damaged):
+                # argmax would call them the first class: normal.
+                raise FloatingPointError(
+                    f"The network gives NaN for {len(damaged)} of {len(per_image)} images, the first in row "
+                    f"{samples.row[damaged[0]]} of X: its weights are damaged. Train it again, or load another file."
+                )
         finally:
             if device != "cpu":
                 forget(network.to("cpu"))
@@ -441,8 +450,12 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
     def predict(self, X):
         """Return the class of each sample, as a value of ``classes_``: the most probable, or by the threshold."""
-        codes = predicted_codes(self.predict_proba(X), getattr(self, "decision_threshold", None))
+        codes = self._predicted_codes(self.predict_proba(X))
         return self.classes_[codes]
+
+    def _predicted_codes(self, proba):
+        """Return the position of the predicted class of each row of probabilities."""
+        return proba.argmax(axis=1)
 
     def decision_function(self, X):
         """Return the log-odds of the second class, or the log-probability of each of more than two."""

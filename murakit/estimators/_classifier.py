@@ -8,11 +8,14 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 
 from ..cache._base import Files
 from ..datasets._patients import known_after, known_among
 from ..datasets._samples import as_samples, check_unique
 from ..io._images import PIXELS
+from ..metrics._labels import positive_index
+from ..metrics._predictions import predicted_codes
 from ..networks._build import build_radiograph, find_backbone
 from ..networks._network import LEAST_PORTION, SigmoidHead, log_probabilities
 from ..networks._onnx import onnx_logits, require_onnx
@@ -34,6 +37,7 @@ _NO_MATTER = frozenset(
         "decision_threshold",
         "device",
         "n_jobs",
+        "pos_label",
         "runtime",
         "tta",
         "verbose",
@@ -77,6 +81,9 @@ class MuraClassifier(NetClassifier):
         Weights of the classes in the loss. ``"balanced"``: as in scikit-learn, counted over the
         training images of this fit. ``"region"``: the paper's weights, per region [1]_. A dict
         maps each class to its weight.
+    pos_label : label or None, default=None
+        The abnormal one of two classes. None: 1 of 0/1, True, "abnormal" or "positive"; for any other pair of
+        labels it has to be passed, because sorting would call "none" of "fracture" and "none" the abnormal one.
     loss : {"cross_entropy", "bce"}, default="cross_entropy"
         ``"bce"``: the head has one output with a sigmoid, for two classes, as in the paper [1]_.
     label_smoothing : float, default=0.0
@@ -127,7 +134,7 @@ class MuraClassifier(NetClassifier):
     tta : bool, default=False
         Average the probabilities of each image and of its mirror image.
     decision_threshold : float or None, default=None
-        Probability of the second of two classes from which on `predict` says it, chosen on patients
+        Probability of the abnormal class from which on `predict` says it, chosen on patients
         of their own by `murakit.threshold_at`. None: the most probable class. To be set at any time.
     cache : str, path-like or None, default=None
         A folder for decoded images and for what the frozen stages make of them, each computed once
@@ -175,7 +182,9 @@ class MuraClassifier(NetClassifier):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The class labels.
+        The class labels, sorted.
+    pos_label_ : label or None
+        The abnormal one of two classes. None: there are more, or scikit-learn has encoded them.
     net_ : skorch.NeuralNet
         The trained net, on the CPU; ``net_.module_`` is the network.
     history_ : DataFrame
@@ -230,6 +239,7 @@ class MuraClassifier(NetClassifier):
         "image_size": [Interval(Integral, 32, None, closed="left"), None],
         "resize": [StrOptions({"pad", "squash"})],
         "augment": ["boolean", dict],
+        "pos_label": [str, "boolean", Real, None],
         "loss": [StrOptions({"cross_entropy", "bce"})],
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
         "mixup": [Interval(Real, 0, None, closed="left")],
@@ -267,6 +277,7 @@ class MuraClassifier(NetClassifier):
         resize="pad",
         augment=True,
         class_weight="balanced",
+        pos_label=None,
         loss="cross_entropy",
         label_smoothing=0.0,
         mixup=0.0,
@@ -311,6 +322,7 @@ class MuraClassifier(NetClassifier):
         self.resize = resize
         self.augment = augment
         self.class_weight = class_weight
+        self.pos_label = pos_label
         self.loss = loss
         self.label_smoothing = label_smoothing
         self.mixup = mixup
@@ -455,6 +467,35 @@ class MuraClassifier(NetClassifier):
         if reset:
             self.n_features_in_ = 1
         return samples
+
+    @property
+    def pos_label_(self):
+        check_is_fitted(self)
+        at = self._positive(self.classes_)
+        return None if at is None else plain(self.classes_[at])
+
+    def _positive(self, classes):
+        """Return the position of the abnormal class; None where there is none of two, or it is not known."""
+        if len(classes) != 2:
+            return None
+        # cross_val_predict and voting classifiers pass 0 and 1 for the sorted labels.
+        encoded = {plain(label) for label in classes} == {0, 1} and self.pos_label not in (None, 0, 1)
+        return None if encoded else positive_index(classes, self.pos_label)
+
+    def _check_classes(self, classes):
+        self._positive(classes)
+
+    def _predicted_codes(self, proba):
+        if self.decision_threshold is None:
+            return proba.argmax(axis=1)
+        positive = self._positive(self.classes_)
+        if positive is None and len(self.classes_) == 2:
+            raise ValueError(
+                f"decision_threshold={self.decision_threshold}: it is one on the probability of pos_label="
+                f"{self.pos_label!r}, and this fit was given the labels 0 and 1 for it. Set the threshold after the "
+                "fit on the labels themselves."
+            )
+        return predicted_codes(proba, self.decision_threshold, positive)
 
     def _first_trained_stage(self):
         return find_backbone(self.backbone).later_half if self.unfreeze is None else self.unfreeze

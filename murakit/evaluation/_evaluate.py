@@ -7,6 +7,7 @@ import numpy as np
 from ..datasets._paths import as_paths
 from ..datasets._patients import known_among
 from ..datasets._samples import as_rows, as_samples
+from ..metrics._labels import positive_label, within
 from ..metrics._predictions import as_predictions, as_proba, per_study
 from ..metrics._scorer import threshold_of
 from ._result import Evaluation
@@ -21,6 +22,7 @@ def evaluate_predictions(
     regions=None,
     images=None,
     classes=None,
+    pos_label=None,
     level="study",
     threshold=None,
     n_resamples=2000,
@@ -34,7 +36,7 @@ def evaluate_predictions(
     y : array-like of shape (n,)
         True labels.
     proba : array-like of shape (n,) or (n, n_classes)
-        Probabilities, of the second (abnormal) class alone or of all.
+        Probabilities, of the abnormal class alone or of all.
     patients : array-like of shape (n,)
         Patient of each row: what the intervals resample, because the studies of a patient resemble
         each other.
@@ -47,6 +49,9 @@ def evaluate_predictions(
         Name of each row, such as its path.
     classes : array-like of shape (n_classes,), default=None
         The classes that the columns of `proba` stand for. None: the sorted labels of `y`.
+    pos_label : label, default=None
+        The abnormal one of two classes. None: 1 of 0/1, True, "abnormal" or "positive"; other pairs are
+        asked for.
     level : {"study", "image"}, default="study"
         What is counted. Images of one study are no independent cases; papers report studies.
     threshold : float, default=None
@@ -96,14 +101,13 @@ def evaluate_predictions(
     (0.667, 1.0)
     """
     _check_options(level, n_resamples, confidence_level)
-    proba = as_proba(proba)
     if patients is None:
         raise ValueError(
             "patients=None: without the patients there are no honest intervals, for a patient's studies resemble each "
             "other. Pass the patient of each row."
         )
-    samples = as_rows(len(proba), names=images, patients=patients, studies=studies, regions=regions)
-    predictions = as_predictions(y, proba, samples, classes=classes, threshold=threshold)
+    samples = as_rows(len(as_proba(proba)), names=images, patients=patients, studies=studies, regions=regions)
+    predictions = as_predictions(y, proba, samples, classes=classes, threshold=threshold, pos_label=pos_label)
     return _evaluation(predictions, level, n_resamples, confidence_level, random_state, name="")
 
 
@@ -139,6 +143,7 @@ def evaluate(
     patients=None,
     studies=None,
     regions=None,
+    pos_label=None,
     level="study",
     threshold=None,
     allow_known_patients=False,
@@ -159,6 +164,9 @@ def evaluate(
         True labels.
     patients, studies, regions : array-like of shape (n,), default=None
         Of each sample. None: read from the paths, where they are in MURA's layout.
+    pos_label : label, default=None
+        The abnormal one of two classes. None: the estimator's own ``pos_label``, or as in
+        `evaluate_predictions`.
     level : {"study", "image"}, default="study"
         What is counted.
     threshold : float, default=None
@@ -223,6 +231,7 @@ def evaluate(
         rows.required("study", "Pass the studies as studies=, or judge images: level='image'.")
     if not allow_known_patients:
         _refuse_known(estimator, patients)
+    pos_label = positive_label(estimator) if pos_label is None else pos_label
     predictions = as_predictions(
         y,
         # murakit's own classifiers take the table, so that files are looked at once.
@@ -230,7 +239,8 @@ def evaluate(
         rows,
         n_images=samples.n_images(),
         classes=estimator.classes_,
-        threshold=threshold_of(estimator) if threshold is None else threshold,
+        threshold=threshold_of(estimator, pos_label) if threshold is None else threshold,
+        pos_label=pos_label,
     )
     name = type(estimator).__name__
     return _evaluation(predictions, level, n_resamples, confidence_level, random_state, name)
@@ -257,7 +267,7 @@ def _refuse_known(estimator, patients):
         ("train_patients_", "were trained on"),
         ("validation_patients_", "chose the epoch that is kept"),
     ):
-        known = [patient for found in _found(estimator, attribute) for patient in found]
+        known = [patient for found in within(estimator) for patient in _listed(found, attribute)]
         shared = patients[known_among(patients, known)]
         if len(shared):
             raise ValueError(
@@ -266,15 +276,6 @@ def _refuse_known(estimator, patients):
             )
 
 
-def _found(estimator, attribute):
-    """Yield the attribute of an estimator and of those inside of it."""
+def _listed(estimator, attribute):
     found = getattr(estimator, attribute, None)
-    if found is not None:
-        yield found
-    inner = [getattr(estimator, name, None) for name in ("best_estimator_", "estimator_", "estimator")]
-    inner += list(getattr(estimator, "estimators_", None) or [])
-    inner += list(getattr(estimator, "calibrated_classifiers_", None) or [])
-    inner += [step for _, step in getattr(estimator, "steps", None) or []]
-    for part in inner:
-        if part is not None and not isinstance(part, str):
-            yield from _found(part, attribute)
+    return [] if found is None else found

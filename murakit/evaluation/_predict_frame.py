@@ -9,11 +9,15 @@ import pandas as pd
 from ..datasets._paths import PATH_FORM, split_path
 from ..datasets._samples import as_samples
 from ..io._filesystem import components, dirname
+from ..metrics._labels import positive_index, positive_label
 from ..metrics._predictions import mean_of_groups, predicted_codes
 from ..metrics._scorer import threshold_of
+from ..utils._validation import plain
 
 
-def predict_frame(estimator, X, *, level="image", threshold=None, patients=None, studies=None, regions=None):
+def predict_frame(
+    estimator, X, *, level="image", threshold=None, patients=None, studies=None, regions=None, pos_label=None
+):
     """Predict, and return a table.
 
     Parameters
@@ -29,12 +33,16 @@ def predict_frame(estimator, X, *, level="image", threshold=None, patients=None,
     patients, studies, regions : array-like of shape (n,), default=None
         Of each sample. None: read from the paths, where they are in MURA's layout; a folder is a study.
 
+    pos_label : label, default=None
+        The abnormal one of two classes. None: the estimator's own ``pos_label``, or as in
+        `evaluate_predictions`.
+
     Returns
     -------
     table : DataFrame
         Columns path (of the image; of a study its folder, or its name in `studies`), patient, region
-        (empty where they are not known), probability (of the second class; of more than two classes, of the predicted
-        one) and prediction. ``table.to_csv(path, index=False)`` writes it.
+        (empty where they are not known), probability, probability_of (the class that it is the probability of: the
+        abnormal one of two; of more, the predicted one) and prediction. ``table.to_csv(path, index=False)`` writes it.
 
     Raises
     ------
@@ -60,7 +68,7 @@ def predict_frame(estimator, X, *, level="image", threshold=None, patients=None,
     >>> mura = load_mura(root)
     >>> clf = MuraClassifier(weights=None, image_size=32, max_epochs=1, unfreeze="head", random_state=0)
     >>> predict_frame(clf.fit(mura.data, mura.target), mura.data, level="study").columns.tolist()
-    ['path', 'patient', 'region', 'probability', 'prediction']
+    ['path', 'patient', 'region', 'probability', 'probability_of', 'prediction']
     """
     if level not in ("study", "image"):
         raise ValueError(f"level={level!r} is not known: pass 'study' or 'image'.")
@@ -76,8 +84,16 @@ def predict_frame(estimator, X, *, level="image", threshold=None, patients=None,
         _, first, study = np.unique(names.astype(str), return_index=True, return_inverse=True)
         order = np.argsort(first)
         proba, first = mean_of_groups(proba, study, len(first))[order], first[order]
-    code = predicted_codes(proba, threshold_of(estimator) if threshold is None else threshold)
-    shown = proba[:, 1] if proba.shape[1] == 2 else proba[np.arange(len(proba)), code]
+    classes = np.asarray(estimator.classes_)
+    positive = 1
+    if len(classes) == 2:
+        pos_label = positive_label(estimator) if pos_label is None else pos_label
+        positive = positive_index(classes, pos_label, name="the estimator")
+        pos_label = plain(classes[positive])
+    code = predicted_codes(
+        proba, threshold_of(estimator, pos_label) if threshold is None else threshold, positive
+    )
+    shown = np.full(len(proba), positive) if len(classes) == 2 else code
     patient, region = (
         ["" if value is None else value for value in values[first]]
         for values in (samples.patient, samples.region)
@@ -87,8 +103,9 @@ def predict_frame(estimator, X, *, level="image", threshold=None, patients=None,
             "path": names[first],
             "patient": patient,
             "region": region,
-            "probability": shown,
-            "prediction": estimator.classes_[code],
+            "probability": proba[np.arange(len(proba)), shown],
+            "probability_of": classes[shown],
+            "prediction": classes[code],
         }
     )
 

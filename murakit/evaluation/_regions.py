@@ -5,12 +5,13 @@ import pandas as pd
 
 from ..datasets._paths import LABEL_NAMES
 from ..datasets._samples import as_samples
+from ..metrics._labels import positive_index, positive_label
 from ..utils._validation import plain
 
 # -- region and abnormality from one model ----------------------------------------------------
 
 
-def predict_abnormal(estimator, X):
+def predict_abnormal(estimator, X, *, pos_label=None):
     """Return the probability that each sample is abnormal, whatever else the model tells apart.
 
     Parameters
@@ -20,6 +21,9 @@ def predict_abnormal(estimator, X):
         the regions), or on two classes.
     X : array-like of shape (n,) or (n, 1)
         Paths of images or of study folders.
+    pos_label : label, default=None
+        The abnormal one of two classes. None: the estimator's own ``pos_label``, or as in
+        `evaluate_predictions`.
 
     Returns
     -------
@@ -54,7 +58,8 @@ def predict_abnormal(estimator, X):
     if np.isin(ends, LABEL_NAMES).all():
         columns = ends == abnormal
     elif len(estimator.classes_) == 2:
-        columns = np.array([False, True])
+        pos_label = positive_label(estimator) if pos_label is None else pos_label
+        columns = np.arange(2) == positive_index(estimator.classes_, pos_label, name="the estimator")
     else:
         raise ValueError(
             f"The classes {[plain(label) for label in estimator.classes_]} do not say what is abnormal: fit on "

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ..metrics._bootstrap import MEAN_OF_REGIONS, Estimate, estimates
+from ..metrics._labels import label_name
 from ..metrics._weighted import METRICS
 
 METRIC_NAMES = {
@@ -306,9 +307,3 @@ def markdown_lines(table):
     table = table.reset_index()
     lines = ["| " + " | ".join(table.columns) + " |", "|---|" + "---:|" * (table.shape[1] - 1)]
     return lines + ["| " + " | ".join(row) + " |" for row in table.itertuples(index=False)]
-
-
-def label_name(label):
-    """Return what a label is called: MURA's 0 and 1 are normal and abnormal."""
-    known = {"0": "normal", "1": "abnormal"}
-    return known.get(str(label), str(label))

@@ -194,7 +194,9 @@ def audit_shortcuts(
     measured = _measure(samples.path, n_jobs, verbose)
     # Checks that a study has one label and one patient, and brings the studies into order.
     guess = np.full(len(samples), 0.5)
-    images = as_predictions(y[samples.row], guess, samples.by_image(), classes=classes, threshold=None)
+    # Which class is the abnormal one does not matter here.
+    code = (y == classes[1]).astype(int)[samples.row]
+    images = as_predictions(code, guess, samples.by_image(), classes=None, threshold=None)
     units = per_study(images)
     by_study = measured.groupby(images.study).mean().loc[units.name]
     by_study["n_views"] = units.n_images

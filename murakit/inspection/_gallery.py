@@ -4,8 +4,9 @@ import numpy as np
 
 from ..datasets._paths import as_paths
 from ..datasets._samples import as_samples
-from ..evaluation._result import Evaluation, label_name
+from ..evaluation._result import Evaluation
 from ..io._images import read_image
+from ..metrics._labels import label_name
 from ..plotting._style import GREY, paper
 
 _MOST_VIEWS = 4

@@ -7,8 +7,8 @@ from torch.nn import functional
 
 from ..datasets._samples import as_samples
 from ..estimators._classifier import MuraClassifier
-from ..evaluation._result import label_name
 from ..io._images import open_gray, placed, read_image, to_square
+from ..metrics._labels import label_name
 from ..networks._network import FromGrey
 from ..plotting._style import paper
 from ..utils._validation import plain

@@ -4,24 +4,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..datasets._paths import objects
 from ..datasets._samples import SampleTable
 from ..utils._validation import check_labels, plain
-
-# What classes are called that nobody means by "abnormal".
-_NORMAL_NAMES = frozenset(
-    (
-        "normal",
-        "negative",
-        "healthy",
-        "no finding",
-        "no findings",
-        "no abnormality",
-        "control",
-        "benign",
-        "intact",
-    )
-)
+from ._labels import abnormal_last, positive_index
 
 # How far probabilities may be from a sum of one: those of float32 networks are.
 _SUM_TOLERANCE = 1e-3
@@ -41,6 +26,7 @@ class Predictions:
     n_images : ndarray of shape (n,), dtype int
         Images that each row is the mean of.
     classes : ndarray of shape (k,)
+        Of two, the second is the abnormal one.
     threshold : float or None
         Probability of the second of two classes from which on it is predicted. None: the most
         probable class.
@@ -90,15 +76,15 @@ class Predictions:
         return [] if self.region is None else sorted(set(self.region))
 
 
-def predicted_codes(proba, threshold):
-    """Return the position of the predicted class of each row."""
+def predicted_codes(proba, threshold, positive=1):
+    """Return the position of the predicted class of each row; a threshold is one on the class `positive` of two."""
     if threshold is None:
         return proba.argmax(axis=1)
     if proba.shape[1] != 2:
         raise ValueError(
             f"A decision threshold ({threshold!r}) needs two classes, and there are {proba.shape[1]}: set it to None."
         )
-    return (proba[:, 1] >= threshold).astype(int)
+    return np.where(proba[:, positive] >= threshold, positive, 1 - positive)
 
 
 def mean_of_groups(values, group, n_groups):
@@ -116,7 +102,7 @@ def mean_of_groups(values, group, n_groups):
     return total / np.bincount(group, minlength=n_groups)[:, None]
 
 
-def as_predictions(y, proba, samples, *, n_images=None, classes, threshold):
+def as_predictions(y, proba, samples, *, n_images=None, classes, threshold, pos_label=None):
     """Check labels and probabilities against each other, and return the `Predictions` of images.
 
     Parameters
@@ -129,25 +115,26 @@ def as_predictions(y, proba, samples, *, n_images=None, classes, threshold):
         Images that each row stands for. None: one.
     classes : array-like of shape (n_classes,) or None
     threshold : float or None
+    pos_label : label or None
+        The abnormal one of two classes, where their names do not say it.
     """
+    of_abnormal = np.ndim(proba) == 1 or np.shape(proba)[1:] == (1,)
     proba = as_proba(proba)
     n_rows = len(proba)
     if y is not None and len(y) != n_rows:
         raise ValueError(f"y has {len(y)} labels and proba {n_rows} rows: pass one of each a sample.")
     y = np.asarray(check_labels(y, n_rows))
     classes = _classes(y, proba, classes)
+    if len(classes) == 2:
+        # From here on, the second of two classes is the abnormal one.
+        positive = positive_index(classes, pos_label)
+        ordered, swapped = abnormal_last(classes, proba, positive)
+        classes, proba = ordered, proba if of_abnormal else swapped
     code = _codes(y, classes)
     predicted_codes(proba, threshold)
     study = samples.path if samples.known("study") is None else samples.study
-    # Sorting needs one type; 7 and "7" are taken to be the same patient.
-    columns = {
-        name: _as_text(values)
-        for name, values in (("patient", samples.patient), ("study", study), ("path", samples.path))
-    }
-    if samples.known("region") is not None:
-        columns["region"] = _as_text(samples.region)
     counts = np.ones(n_rows, dtype=int) if n_images is None else np.asarray(n_images)
-    return Predictions(replace(samples, **columns), code, proba, counts, classes, threshold, "image")
+    return Predictions(replace(samples, study=study), code, proba, counts, classes, threshold, "image")
 
 
 def per_study(images):
@@ -216,20 +203,7 @@ def _classes(y, proba, classes):
             f"proba has {proba.shape[1]} columns, and there are {len(classes)} classes ({_listed(classes)}): pass the "
             "classes in the order of the columns, as classes=estimator.classes_."
         )
-    if len(classes) == 2:
-        check_abnormal_is_second(classes)
     return classes
-
-
-def check_abnormal_is_second(classes):
-    """Raise where the second of two classes, which is judged as the abnormal one, is called normal."""
-    called = str(classes[1]).lower().replace("_", " ").strip()
-    if called in _NORMAL_NAMES or called.endswith(" normal"):
-        raise ValueError(
-            f"Of two classes, the second in sorted order counts as the abnormal one, and of {classes.tolist()} that is "
-            f"{plain(classes[1])!r}. Name the labels 0 (normal) and 1 (abnormal): y = (y == {plain(classes[0])!r})"
-            ".astype(int), for fitting as well."
-        )
 
 
 def _codes(y, classes):
@@ -246,12 +220,6 @@ def _codes(y, classes):
 
 def _listed(classes):
     return ", ".join(repr(plain(label)) for label in classes[:14])
-
-
-def _as_text(values):
-    if all(isinstance(value, str) for value in values):
-        return values
-    return objects([str(value) for value in values])
 
 
 def _check_one_each(study, values, first, what):

@@ -7,7 +7,8 @@ from sklearn.pipeline import Pipeline
 
 from ..datasets._samples import as_samples
 from ..utils._validation import plain
-from ._predictions import as_proba, check_abnormal_is_second, mean_of_groups, predicted_codes
+from ._labels import abnormal_last, positive_index, positive_label
+from ._predictions import as_proba, mean_of_groups, predicted_codes
 from ._weighted import Ranking, kappa
 
 
@@ -22,13 +23,16 @@ class FixedPredictions(ClassifierMixin, BaseEstimator):
     classes : ndarray of shape (k,)
     proba : ndarray of shape (n, k)
     threshold : float or None
-        Probability of the second of two classes from which on it is predicted.
+        Probability of one of two classes from which on it is predicted.
+    positive : int
+        The position of that class.
     """
 
-    def __init__(self, classes, proba, threshold=None):
+    def __init__(self, classes, proba, threshold=None, positive=1):
         self.classes = classes
         self.proba = proba
         self.threshold = threshold
+        self.positive = positive
 
     @property
     def classes_(self):
@@ -41,7 +45,7 @@ class FixedPredictions(ClassifierMixin, BaseEstimator):
         return self.proba
 
     def predict(self, X):
-        return self.classes[predicted_codes(self.proba, self.threshold)]
+        return self.classes[predicted_codes(self.proba, self.threshold, self.positive)]
 
 
 def as_scorer(scoring):
@@ -119,17 +123,31 @@ def study_predictions(y, proba, studies):
 class _StudyScorer:
     """A scorer that asks for image probabilities once and scores their means per study."""
 
-    def __init__(self, metric, studies=None):
+    def __init__(self, metric, studies=None, pos_label=None):
         self.metric = metric
         self.studies = studies
+        self.pos_label = pos_label
 
     def __call__(self, estimator, X, y):
         studies = self._studies_of(X)
         y_study, proba, _ = study_predictions(y, estimator.predict_proba(X), studies)
+        classes, threshold, positive = estimator.classes_, None, 1
+        pos_label = positive_label(estimator) if self.pos_label is None else self.pos_label
+        # A scorer of one's own knows its classes; only a threshold has to be put on one of them.
+        asks = not callable(self.metric) or pos_label is not None or threshold_of(estimator) is not None
+        if len(classes) == 2 and asks:
+            positive = positive_index(classes, pos_label)
+            threshold = threshold_of(estimator, plain(classes[positive]))
+            if not callable(self.metric):
+                # As 0 and 1, so that every named metric knows which class is the abnormal one.
+                classes, proba = abnormal_last(classes, proba, positive)
+                y_study, classes = (y_study == classes[1]).astype(int), np.array([0, 1])
+                positive = 1
         # A column of zeros: the predictions are there already, a scorer only hands X on.
         placeholder = np.zeros((len(y_study), 1))
-        predictions = FixedPredictions(estimator.classes_, proba, threshold_of(estimator))
-        return as_scorer(self.metric)(predictions, placeholder, y_study)
+        return as_scorer(self.metric)(
+            FixedPredictions(classes, proba, threshold, positive), placeholder, y_study
+        )
 
     def _studies_of(self, X):
         samples = as_samples(X, list_folders=False)
@@ -158,26 +176,35 @@ class _StudyScorer:
         return f"study_scorer({self.metric!r}{told})"
 
 
-def threshold_of(estimator):
-    """Return the threshold of a classifier, ours or scikit-learn's, or of the one inside that predicts; or None."""
+def threshold_of(estimator, pos_label=None):
+    """Return the threshold of a classifier, ours or scikit-learn's, or of the one inside that predicts; or None.
+
+    It is one on the probability of `pos_label`; None: of the second class.
+    """
     inner = getattr(estimator, "best_estimator_", None)
     if inner is None and isinstance(estimator, Pipeline):
         inner = estimator.steps[-1][1]
     if inner is not None:
-        return threshold_of(inner)
+        return threshold_of(inner, pos_label)
     names = ("best_threshold_", "threshold", "decision_threshold")
     threshold = next((getattr(estimator, name) for name in names if hasattr(estimator, name)), None)
     if not isinstance(threshold, float | int | np.floating):
         return None
-    if getattr(estimator, "pos_label", None) not in (None, estimator.classes_[-1]):
+    classes = [plain(label) for label in estimator.classes_]
+    judged = classes[-1] if pos_label is None else pos_label
+    own = getattr(estimator, "pos_label_", None)
+    own = getattr(estimator, "pos_label", None) if own is None else own
+    own = classes[-1] if own is None else plain(own)
+    # What a meta-estimator has encoded as 0 and 1 has names of its own inside.
+    if own in classes and judged in classes and own != judged:
         raise ValueError(
-            f"{type(estimator).__name__} has a threshold on {estimator.pos_label!r}; study_scorer knows "
-            f"thresholds on the second class only, {plain(estimator.classes_[-1])!r}. Swap the labels."
+            f"{type(estimator).__name__} has a threshold on the probability of {own!r}, and {judged!r} is judged as "
+            f"the abnormal class. Pass pos_label={judged!r} to it, or pos_label={own!r} here."
         )
     return float(threshold)
 
 
-def study_scorer(metric, *, studies=None):
+def study_scorer(metric, *, studies=None, pos_label=None):
     """Return a scorer that judges studies, not images.
 
     The probabilities of a study are the mean over its images; the study is read from the path, and
@@ -191,6 +218,9 @@ def study_scorer(metric, *, studies=None):
         a scorer ``metric(estimator, X, y)``.
     studies : dict or Series of str to str, default=None
         The study of each path, for paths that are not in MURA's layout. None: read from the paths.
+    pos_label : label, default=None
+        The abnormal one of two classes. None: the estimator's own ``pos_label``; known for 0/1, False/True,
+        normal/abnormal and negative/positive.
 
     Returns
     -------
@@ -214,10 +244,10 @@ def study_scorer(metric, *, studies=None):
         study_scorer("roc_auc", studies=dict(zip(mine.data, mine.studies)))
     """
     as_scorer(metric)
-    return _StudyScorer(metric, None if studies is None else dict(studies))
+    return _StudyScorer(metric, None if studies is None else dict(studies), pos_label)
 
 
-def threshold_at(y, proba, *, sensitivity=None, specificity=None, metric=None, studies=None):
+def threshold_at(y, proba, *, sensitivity=None, specificity=None, metric=None, studies=None, pos_label=None):
     """Choose the probability from which on a sample is called abnormal.
 
     On validation patients only: a threshold that was chosen on the patients who judge it makes them
@@ -226,7 +256,7 @@ def threshold_at(y, proba, *, sensitivity=None, specificity=None, metric=None, s
     Parameters
     ----------
     y : array-like of shape (n,)
-        Labels; of the two, the second in sorted order is the abnormal one.
+        Labels of two classes.
     proba : array-like of shape (n,) or (n, 2)
         Probabilities of the abnormal class, or of both.
     sensitivity : float, default=None
@@ -238,6 +268,9 @@ def threshold_at(y, proba, *, sensitivity=None, specificity=None, metric=None, s
         Make Cohen's kappa, or sensitivity + specificity, as large as possible.
     studies : array-like of shape (n,), default=None
         Study of each row; then the mean probabilities of studies are looked at.
+    pos_label : label, default=None
+        The abnormal one of the two classes. None: 1 of 0/1, True, "abnormal" or "positive"; other pairs
+        are asked for.
 
     Returns
     -------
@@ -269,6 +302,7 @@ def threshold_at(y, proba, *, sensitivity=None, specificity=None, metric=None, s
             f"Pass one of sensitivity, specificity and metric, not {', '.join(asked) or 'none'}."
         )
     (what, value), *_ = asked.items()
+    of_abnormal = np.ndim(proba) == 1 or np.shape(proba)[1:] == (1,)
     y, proba = np.asarray(y), as_proba(proba)
     if proba.shape[1] != 2:
         raise ValueError(f"proba has {proba.shape[1]} columns: a threshold needs two classes.")
@@ -282,8 +316,9 @@ def threshold_at(y, proba, *, sensitivity=None, specificity=None, metric=None, s
             f"y holds {len(classes)} classes ({', '.join(repr(plain(c)) for c in classes[:5])}): a threshold is chosen "
             "between two. Take more validation patients, or one region less."
         )
-    check_abnormal_is_second(classes)
-    ranking = Ranking(y == classes[1], proba[:, 1], np.ones((1, len(y))))
+    positive = positive_index(classes, pos_label)
+    score = proba[:, 1 if of_abnormal else positive]
+    ranking = Ranking(y == classes[positive], score, np.ones((1, len(y))))
     tp, fp = np.cumsum(ranking.positives[0]), np.cumsum(ranking.negatives[0])
     # Beside each score that occurs, "nothing is called abnormal" is a choice, where a number is left for it.
     tp, fp = np.r_[0, tp], np.r_[0, fp]

@@ -9,7 +9,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import column_or_1d
 
 from ..datasets._samples import as_samples
-from ..utils._validation import check_groups, check_length
+from ..utils._validation import check_identifiers, check_length
 
 
 def strata(labels, regions=None):
@@ -354,5 +354,5 @@ def _patients_and_regions(X, groups):
             raise
         # Samples that are no paths, a table of numbers for example, have no region.
         n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
-        return check_groups(groups, n_rows), None
+        return check_identifiers(groups, n_rows), None
     return samples.required("patient", "Pass the patients as groups=."), samples.known("region")

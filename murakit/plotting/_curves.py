@@ -4,8 +4,9 @@ import numpy as np
 from sklearn.metrics import RocCurveDisplay
 
 from ..evaluation._evaluate import evaluate, evaluate_predictions
-from ..evaluation._result import Evaluation, label_name
+from ..evaluation._result import Evaluation
 from ..metrics._bootstrap import interval, patient_weights, rarer
+from ..metrics._labels import label_name
 from ..metrics._weighted import Ranking
 from ._style import COLOURS, COLUMN, GREY, LIGHT, MARKS, axes, paper
 

@@ -4,7 +4,8 @@ import numpy as np
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from ..evaluation._published import published_results
-from ..evaluation._result import METRIC_NAMES, Evaluation, label_name
+from ..evaluation._result import METRIC_NAMES, Evaluation
+from ..metrics._labels import label_name
 from ..metrics._weighted import METRICS, confusion
 from ._curves import _FromEvaluation
 from ._style import COLOURS, COLUMN, GREY, LIGHT, MARKS, axes, paper

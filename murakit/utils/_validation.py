@@ -1,6 +1,9 @@
 """Checked labels, groups and images: what a fit works on."""
 
+import re
+import unicodedata
 from collections.abc import Sized
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,11 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+# Labels with more values than this are no classes of radiographs.
+MOST_CLASSES = 50
+
+_WHOLE_NUMBER = re.compile(r"(-?(?:0|[1-9]\d*))\.0+")
+
 # What one entry of a column is called, by the name of the parameter.
 _ONE_OF = {
     "groups": "patient",
@@ -25,6 +33,10 @@ _ONE_OF = {
     "y": "label",
     "y_val": "label",
 }
+
+
+def _one_of(name):
+    return _ONE_OF.get(name.removesuffix("_a").removesuffix("_b"), "value")
 
 
 def check_length(values: Sized, n_rows: int, name: str) -> None:
@@ -40,10 +52,9 @@ def check_present(values: ArrayLike, name: str, remedy: str) -> None:
     """Raise where a column has missing values (NaN, NaT, None or pandas' NA)."""
     missing = np.flatnonzero(pd.isna(values))
     if len(missing):
-        what = _ONE_OF.get(name.removesuffix("_a").removesuffix("_b"), "value")
         raise ValueError(
-            f"{name}: row {missing[0]} has no {what}; it is NaN or None, as are {len(missing)} of {len(values)} "
-            f"entries. {remedy}"
+            f"{name}: row {missing[0]} has no {_one_of(name)}; it is NaN or None, as are {len(missing)} of "
+            f"{len(values)} entries. {remedy}"
         )
 
 
@@ -62,24 +73,63 @@ def check_labels(y: ArrayLike, n_rows: int, name: str = "y") -> np.ndarray:
         raise ValueError(
             f"{name} mixes text and other labels: {y[0]!r} in row 0, {y[row]!r} in row {row}. Use one of the two."
         )
+    if all(isinstance(label, str) for label in y):
+        y = np.array([as_label(label) for label in y], dtype=y.dtype)
+    n_classes = len(np.unique(y))
+    if y.dtype.kind == "f" and (y != np.round(y)).any():
+        row = int(np.flatnonzero(y != np.round(y))[0])
+        raise ValueError(
+            f"Unknown label type: continuous. {name}: row {row} is {y[row]:g}, which is no class. Is this a "
+            "regression? murakit classifies: bin the values, or pass whole numbers or names."
+        )
+    if n_classes > MOST_CLASSES:
+        raise ValueError(
+            f"{name} has {n_classes} classes, more than {MOST_CLASSES}. Is this a regression, or a column of "
+            "identifiers? murakit classifies: bin the values, or pass the column of labels."
+        )
     check_classification_targets(y)
     return y
 
 
-def check_groups(groups: ArrayLike, n_rows: int, name: str = "groups") -> np.ndarray:
-    """Return patients (or studies, or regions) as a 1-D object array, one an entry and none missing."""
-    groups = column_or_1d(groups)
-    check_length(groups, n_rows, name)
-    check_present(groups, name, "Name it or leave the row out: a sample of an unknown patient could leak.")
-    # pandas turns whole numbers into floats beside a missing value: 7 and 7.0 are one patient.
+def as_identifier(value: Any) -> str:
+    """Return the name of a patient, study or region in its one spelling.
+
+    "7", "7.0", 7, 7.0 and " 7 " are one patient: spreadsheets and pandas turn one into the other. Leading zeros
+    stay, because they keep patients apart; letters with accents are composed (Unicode's NFC).
+    """
+    value = plain(value)
+    if isinstance(value, Real) and not isinstance(value, bool) and value == int(value):
+        return str(int(value))
+    text = unicodedata.normalize("NFC", str(value)).strip()
+    whole = _WHOLE_NUMBER.fullmatch(text)
+    return whole[1] if whole else text
+
+
+def as_label(value: Any) -> Any:
+    """Return a label in its one spelling: text without spaces around it, numbers as they are."""
+    value = plain(value)
+    return unicodedata.normalize("NFC", value).strip() if isinstance(value, str) else value
+
+
+def check_identifiers(values: ArrayLike, n_rows: int, name: str = "groups") -> np.ndarray:
+    """Return patients (or studies, or regions) as a 1-D object array of text, one an entry and none missing."""
+    values = column_or_1d(values)
+    check_length(values, n_rows, name)
+    remedy = "Name it or leave the row out: a sample of an unknown patient could leak."
+    check_present(values, name, remedy)
+    # Each spelling once: a column has far fewer identifiers than rows.
+    known = {}
     named = np.empty(n_rows, dtype=object)
-    named[:] = [
-        int(group) if isinstance(group, float | np.floating) and group == int(group) else plain(group)
-        for group in groups
-    ]
-    if len({isinstance(group, str) for group in named}) > 1:
-        # A column of a spreadsheet may hold both; they can only be compared as one.
-        named[:] = [str(group) for group in named]
+    for row, value in enumerate(values):
+        key = type(value), value
+        text = known.get(key)
+        if text is None:
+            text = known[key] = as_identifier(value)
+            if not text:
+                raise ValueError(
+                    f"{name}: row {row} has no {_one_of(name)}; it is {plain(value)!r}. {remedy}"
+                )
+        named[row] = text
     return named
 
 
@@ -103,13 +153,3 @@ def check_weights(weights: ArrayLike, n_rows: int) -> np.ndarray:
             "or more."
         )
     return weights
-
-
-def check_comparable(groups: np.ndarray, groups_val: np.ndarray) -> None:
-    """Raise where one side names patients by text and the other by numbers."""
-    kinds = [{isinstance(group, str) for group in part} for part in (groups, groups_val)]
-    if kinds[0] != kinds[1]:
-        raise ValueError(
-            "groups and groups_val name patients by text and by numbers, which are never equal. "
-            "Convert both to one type."
-        )

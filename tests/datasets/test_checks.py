@@ -201,8 +201,8 @@ def test_groups_say_what_paths_do_not():
 
 
 def test_bad_groups():
-    with pytest.raises(TypeError, match="Convert both to str"):
-        check_disjoint(["a.png"], B, groups_a=[1])
+    with pytest.raises(ValueError, match="share 1 patient: 7"):
+        check_disjoint(["a.png"], ["b.png"], groups_a=[7.0], groups_b=["7"])
     with pytest.raises(ValueError, match="groups_a has 2 entries for 1 samples"):
         check_disjoint(["a.png"], B, groups_a=["p", "q"])
     with pytest.raises(ValueError, match="groups_b: row 0 has no patient"):

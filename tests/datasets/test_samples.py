@@ -23,7 +23,7 @@ def test_a_study_folder_is_replaced_by_its_images(studies):
 def test_given_columns_take_the_place_of_what_paths_say(images):
     n = len(images.data)
     samples = as_samples(images.data, patients=np.arange(n), regions=["left"] * n)
-    assert samples.patient.tolist() == list(range(n))
+    assert samples.patient.tolist() == [str(number) for number in range(n)]
     assert set(samples.region) == {"left"}
     assert samples.study.tolist() == images.studies.tolist()
 

@@ -15,7 +15,9 @@ from murakit import networks, predict_frame, read_image, read_square
 def test_labels_of_any_type_come_back(images):
     for names in (np.array(["normal", "abnormal"]), np.array([-7, 40]), np.array([False, True])):
         y = names[images.target]
-        clf = quick_classifier(max_epochs=1).fit(images.data, y)
+        pos_label = 40 if 40 in names else None
+        clf = quick_classifier(max_epochs=1, pos_label=pos_label).fit(images.data, y)
+        assert clf.pos_label_ == names[1]
         np.testing.assert_array_equal(clf.classes_, np.unique(names))
         assert set(clf.predict(images.data)) <= set(names)
 

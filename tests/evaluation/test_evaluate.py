@@ -134,13 +134,20 @@ def test_one_class_alone_leaves_rankings_undefined_and_says_why():
 )
 def test_a_normal_class_is_never_judged_as_the_abnormal_one(names):
     y = np.array(names)[[0, 1, 0, 1]]
-    proba = [0.9, 0.2, 0.8, 0.1]
-    for ask in (
-        lambda: evaluate_predictions(y, proba, patients=list("abcd"), n_resamples=0),
-        lambda: threshold_at(y, proba, sensitivity=0.9),
-    ):
-        with pytest.raises(ValueError, match=rf"the second .* is '{names[1]}'.*y = \(y == '{names[0]}'\)"):
-            ask()
+    proba = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.1, 0.9]])
+    pos_label = "fracture" if "fracture" in names else None
+    found = evaluate_predictions(y, proba, patients=list("abcd"), n_resamples=0, pos_label=pos_label)
+    assert (found.get("sensitivity").value, found.get("specificity").value) == (0.5, 1.0)
+    assert found.classes.tolist() == [names[1], names[0]]
+    # 0.9 and 0.4 are abnormal, 0.2 and 0.1 are not: half way between 0.4 and 0.2.
+    assert threshold_at(y, proba, sensitivity=1.0, pos_label=pos_label) == pytest.approx(0.3)
+    if pos_label:
+        for ask in (
+            lambda: evaluate_predictions(y, proba, patients=list("abcd"), n_resamples=0),
+            lambda: threshold_at(y, proba, sensitivity=0.9),
+        ):
+            with pytest.raises(ValueError, match="Which of the classes of y, 'fracture' and 'healthy'"):
+                ask()
 
 
 def test_an_interval_with_a_minus_sign_is_written_in_words():
@@ -149,7 +156,9 @@ def test_an_interval_with_a_minus_sign_is_written_in_words():
 
 
 def test_the_share_of_a_class_bears_its_name():
-    found = evaluate_predictions(["no", "yes", "no"], [0.1, 0.6, 0.2], patients=list("abc"), n_resamples=0)
+    found = evaluate_predictions(
+        ["no", "yes", "no"], [0.1, 0.6, 0.2], patients=list("abc"), n_resamples=0, pos_label="yes"
+    )
     assert found.table().Yes["all"] == "33.3%"
     found = evaluate_predictions([0, 1, 0], [0.1, 0.6, 0.2], patients=list("abc"), n_resamples=0)
     assert found.table().Abnormal["all"] == "33.3%"
@@ -449,6 +458,6 @@ def test_notebooks_get_a_table():
 def test_labels_of_any_type_are_judged():
     y, proba = drawn(60)
     words = np.array(["fine", "ill"])[y]
-    found = evaluate_predictions(words, proba, patients=np.arange(60), n_resamples=0)
+    found = evaluate_predictions(words, proba, patients=np.arange(60), n_resamples=0, pos_label="ill")
     assert found.get("kappa").value == pytest.approx(metrics.cohen_kappa_score(y, proba.argmax(axis=1)))
     assert "called ill above 0.5" in found.caption()

@@ -51,7 +51,7 @@ BY_STUDY = (["yes", "no", "yes", "no"], [0.55, 0.45, 0.4, 0.7])
     ],
 )
 def test_studies_are_scored_by_the_mean_of_their_images(metric, expected):
-    assert study_scorer(metric)(Answers(ANSWERS), X, Y) == pytest.approx(expected)
+    assert study_scorer(metric, pos_label="yes")(Answers(ANSWERS), X, Y) == pytest.approx(expected)
 
 
 def test_a_scorer_with_a_positive_label_of_ones_own():
@@ -98,8 +98,8 @@ def test_studies_that_no_path_says_are_passed(kind):
     renamed = {path: f"films/{number}.png" for number, path in enumerate(ANSWERS)}
     names = kind({renamed[path]: path.rpartition("/")[0] for path in ANSWERS})
     clf = Answers({renamed[path]: answer for path, answer in ANSWERS.items()})
-    expected = study_scorer("kappa")(Answers(ANSWERS), X, Y)
-    scorer = study_scorer("kappa", studies=names)
+    expected = study_scorer("kappa", pos_label="yes")(Answers(ANSWERS), X, Y)
+    scorer = study_scorer("kappa", studies=names, pos_label="yes")
     assert scorer(clf, [renamed[path] for path in X], Y) == expected
     assert repr(scorer) == "study_scorer('kappa', studies=<of 7 paths>)"
     with pytest.raises(ValueError, match="The study of row 0, 'other.png', is not among the 7 studies="):
