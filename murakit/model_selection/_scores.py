@@ -122,6 +122,11 @@ def _scores(scorer, estimator, data, params, error_score):
     return scores if isinstance(found, dict) else scores["score"], errors
 
 
+def only_score(scorer: Callable, *args, **kwargs) -> float:
+    """Return the score of a scorer of several metrics that has one."""
+    return scorer(*args, **kwargs)["score"]
+
+
 def score_of(record: dict[str, Any] | None, name: str, part: str = "test_scores") -> float:
     """Return one score of a fold; NaN for a fold that was not run."""
     # A fold that failed has one score, whatever the metrics.

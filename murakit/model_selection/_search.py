@@ -39,7 +39,7 @@ from ._optuna import (
     settings_of,
     storage_error,
 )
-from ._scores import fit_and_score, score_of, table_of_results
+from ._scores import fit_and_score, only_score, score_of, table_of_results
 from ._split import PatientKFold
 
 # The scores of a trial's folds, in its user attributes.
@@ -257,7 +257,7 @@ class MuraSearchCV(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             self._open_study(X, y, settings_of(self, len(folds), distributions))
             self.n_splits_ = len(folds)
             try:
-                failure = self._run_search(distributions, folds, evaluate, context)
+                failure = self._run(distributions, folds, evaluate, context)
             except KeyboardInterrupt:
                 if any(trial.state == TrialState.COMPLETE for trial in self._finished()):
                     self._set_results(None)
@@ -313,7 +313,7 @@ class MuraSearchCV(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             weights = weights if "sample_weight" in signature(self.scoring).parameters else {}
         elif weights and not isinstance(self.scoring, _SEVERAL):
             # scikit-learn's scorer of several metrics hands weights to those that take them.
-            scorer = self._scorer({"score": scorer})
+            scorer = partial(only_score, check_scoring(self.estimator, {"score": scorer}))
         fit_params = {key: value for key, value in params.items() if key != "groups"}
         return scorer, Bunch(
             estimator=Bunch(fit=fit_params),
@@ -380,7 +380,7 @@ class MuraSearchCV(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
 
     # -- the trials ---------------------------------------------------------------------------
 
-    def _run_search(self, distributions, folds, evaluate, context):
+    def _run(self, distributions, folds, evaluate, context):
         """Run trials until there are enough, and return what the last failed fit said."""
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
         at_once = effective_n_jobs(self.n_jobs) if self.pruner is not None else 1
