@@ -1,7 +1,7 @@
 """The scores of one fold, and the table of the scores of all trials."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from numbers import Real
 from traceback import format_exc
 from typing import Any
@@ -17,6 +17,17 @@ def rows_of(values, rows):
     if hasattr(values, "iloc"):
         return values.iloc[rows]
     return values[rows] if hasattr(values, "shape") else [values[row] for row in rows]
+
+
+def as_rows(rows) -> np.ndarray:
+    """Return one side of a fold as numbers of rows; splitters may give a mask too."""
+    rows = np.asarray(rows)
+    return np.flatnonzero(rows) if rows.dtype == bool else rows
+
+
+def metadata_of_callbacks(params: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what scikit-learn's callbacks are told besides X and y."""
+    return None if params.get("sample_weight") is None else {"sample_weight": params["sample_weight"]}
 
 
 def n_rows_of(values) -> int | None:
@@ -68,7 +79,7 @@ def fit_and_score(
         sides[side] = (samples,) if y is None else (samples, rows_of(y, rows))
     fit_params = _metadata_of(fit_params, X, train)
     task = {"estimator": search, "X": sides["train"][0], "y": None if y is None else sides["train"][1]}
-    task["metadata"] = {key: fit_params[key] for key in ("sample_weight",) if key in fit_params} or None
+    task["metadata"] = metadata_of_callbacks(fit_params)
     started = time.perf_counter()
     try:
         with context.propagate_callback_context(estimator):
@@ -127,16 +138,21 @@ def only_score(scorer: Callable, *args, **kwargs) -> float:
     return scorer(*args, **kwargs)["score"]
 
 
+def check_metric(refit: Any, metrics: Collection[str]) -> None:
+    """Raise where `refit` names none of several metrics."""
+    if not (isinstance(refit, str) and refit in metrics):
+        raise ValueError(
+            f"With several metrics, refit must name the one to search by: one of {sorted(metrics)}, got {refit!r}."
+        )
+
+
 def score_of(record: dict[str, Any] | None, name: str, part: str = "test_scores") -> float:
     """Return one score of a fold; NaN for a fold that was not run."""
     # A fold that failed has one score, whatever the metrics.
     scores = (record or {}).get(part, np.nan)
     if not isinstance(scores, dict):
         return scores
-    if name not in scores:
-        raise ValueError(
-            f"With several metrics, refit must name the one to search by: one of {sorted(scores)}, got {name!r}."
-        )
+    check_metric(name, scores)
     return scores[name]
 
 

@@ -31,15 +31,16 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, indexable
 
 from ..utils._progress import progress_bar, say
-from ._optuna import (
-    as_distributions,
-    check_same,
-    open_study,
-    seed_of,
-    settings_of,
-    storage_error,
+from ._optuna import as_distributions, check_same, open_study, seed_of, settings_of, storage_error
+from ._scores import (
+    as_rows,
+    check_metric,
+    fit_and_score,
+    metadata_of_callbacks,
+    only_score,
+    score_of,
+    table_of_results,
 )
-from ._scores import fit_and_score, only_score, score_of, table_of_results
 from ._split import PatientKFold
 
 # The scores of a trial's folds, in its user attributes.
@@ -122,7 +123,7 @@ class MuraSearchCV(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     random_state : int, RandomState instance or None, default=None
         Seed of the default sampler.
     verbose : int, default=0
-        1: a progress bar over the trials.
+        1: a progress bar over the trials. 2: a line a trial besides.
 
     Attributes
     ----------
@@ -209,7 +210,8 @@ class MuraSearchCV(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         y : array-like of shape (n,), default=None
             Labels.
         **params : dict
-            As in scikit-learn: ``groups`` for the splitter, others for the estimator's ``fit``.
+            As in scikit-learn: ``groups`` for the splitter, others for the estimator's ``fit``;
+            ``sample_weight`` for the scorers too that take it.
 
         Returns
         -------
@@ -231,16 +233,15 @@ class MuraSearchCV(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         scorer, routed = self._route(params)
         splitter = check_cv(self._splitter(), y, classifier=is_classifier(self.estimator))
         # Once for the whole search: a shuffled splitter would deal anew for every trial.
-        folds = list(splitter.split(X, y, **routed.splitter.split))
+        folds = [tuple(map(as_rows, fold)) for fold in splitter.split(X, y, **routed.splitter.split)]
         if not folds:
             raise ValueError(f"cv={self.cv!r} gives no folds.")
-        weight = params.get("sample_weight")
-        task = {"estimator": self, "X": X, "y": y}
-        task["metadata"] = None if weight is None else {"sample_weight": weight}
-        context = self._init_callback_context(max_subtasks=1 + (self.refit is not False))
+        task = {"estimator": self, "X": X, "y": y, "metadata": metadata_of_callbacks(params)}
+        context = self._init_callback_context(max_subtasks=1 + bool(self.refit))
         context.call_on_fit_task_begin(**task)
-        watcher = copy.copy(self)
-        vars(watcher).pop("study_", None)
+        # It goes to the worker processes, which need no study.
+        light = copy.copy(self)
+        vars(light).pop("study_", None)
         evaluate = partial(
             fit_and_score,
             X=X,
@@ -251,7 +252,7 @@ class MuraSearchCV(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             score_params=routed.scorer.score,
             error_score=self.error_score,
             return_train_score=self.return_train_score,
-            search=watcher,
+            search=light,
         )
         try:
             self._open_study(X, y, settings_of(self, len(folds), distributions))
@@ -259,7 +260,7 @@ class MuraSearchCV(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             try:
                 failure = self._run(distributions, folds, evaluate, context)
             except KeyboardInterrupt:
-                if any(trial.state == TrialState.COMPLETE for trial in self._finished()):
+                if any(trial.state == TrialState.COMPLETE for trial in self._scored()):
                     self._set_results(None)
                 raise
             self._set_results(failure)
@@ -276,13 +277,8 @@ class MuraSearchCV(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             raise ValueError(f"error_score={self.error_score!r} must be 'raise' or a number.")
         if self.n_trials is None and self.timeout is None:
             raise ValueError("n_trials=None and timeout=None: the search would never end. Pass one of them.")
-        if isinstance(self.scoring, _SEVERAL) and not (
-            isinstance(self.refit, str) and self.refit in self.scoring
-        ):
-            raise ValueError(
-                "With several metrics, refit must name the one to search by: one of "
-                f"{sorted(self.scoring)}, got {self.refit!r}."
-            )
+        if isinstance(self.scoring, _SEVERAL):
+            check_metric(self.refit, self.scoring)
 
     # -- scikit-learn's conventions -----------------------------------------------------------
 
@@ -338,7 +334,7 @@ class MuraSearchCV(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         return hasattr(self, "best_estimator_") if self.refit else hasattr(self, "cv_results_")
 
     def __sklearn_tags__(self):
-        tags, inner = super().__sklearn_tags__(), copy.deepcopy(get_tags(self.estimator))
+        tags, inner = super().__sklearn_tags__(), get_tags(self.estimator)
         tags.estimator_type = inner.estimator_type
         tags.classifier_tags, tags.regressor_tags = inner.classifier_tags, inner.regressor_tags
         tags.input_tags.pairwise, tags.input_tags.sparse = inner.input_tags.pairwise, inner.input_tags.sparse
@@ -378,6 +374,10 @@ class MuraSearchCV(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         trials = self.study_.get_trials(deepcopy=False, states=_DONE)
         return [trial for trial in trials if _CUT_SHORT not in trial.user_attrs]
 
+    def _scored(self):
+        # Trials that others have put into the study may have no folds.
+        return [trial for trial in self._finished() if trial.user_attrs.get(_FOLDS)]
+
     # -- the trials ---------------------------------------------------------------------------
 
     def _run(self, distributions, folds, evaluate, context):
@@ -389,30 +389,28 @@ class MuraSearchCV(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         n_tasks = None if self.n_trials is None else max(0, wished - done) * len(folds)
         context = context.subcontext("search", max_subtasks=n_tasks, sequential_subtasks=False)
         context.call_on_fit_task_begin(estimator=self)
-        with (
-            Parallel(n_jobs=self.n_jobs, pre_dispatch=self.pre_dispatch) as parallel,
-            progress_bar(
-                total=self.n_trials, desc="MuraSearchCV", unit="trial", disable=not self.verbose
-            ) as bar,
-        ):
+        parallel = Parallel(n_jobs=self.n_jobs, pre_dispatch=self.pre_dispatch)
+
+        def run(trials, numbers):
+            """Score some folds of some trials."""
+            tasks = [(trial.params, number, trial.number) for trial in trials for number in numbers]
+            # All are made before the first is sent to a worker process with the whole tree of tasks.
+            contexts = [
+                context.subcontext("candidate-split-evaluation", task_id=trial * len(folds) + number)
+                for _, number, trial in tasks
+            ]
+            return parallel(
+                delayed(evaluate)(clone(self.estimator), params, *folds[number], task)
+                for (params, number, _), task in zip(tasks, contexts)
+            )
+
+        shown = {"total": self.n_trials, "desc": "MuraSearchCV", "unit": "trial", "disable": not self.verbose}
+        with parallel, progress_bar(**shown) as bar:
             bar.update(min(done, wished))
+            ask = partial(self.study_.ask, distributions)
             while done < wished and not self.study_.stopped:
                 if deadline is not None and time.monotonic() > deadline:
                     break
-
-                def run(trials, numbers):
-                    """Score the given folds of some trials."""
-                    tasks = [(trial.params, number, trial.number) for trial in trials for number in numbers]
-                    contexts = [
-                        context.subcontext("candidate-split-evaluation", task_id=trial * len(folds) + number)
-                        for _, number, trial in tasks
-                    ]
-                    return parallel(
-                        delayed(evaluate)(clone(self.estimator), params, *folds[number], task)
-                        for (params, number, _), task in zip(tasks, contexts)
-                    )
-
-                ask = partial(self.study_.ask, distributions)
                 failure = self._run_trials(min(at_once, wished - done), len(folds), ask, run) or failure
                 # Asked anew each time: other processes may work on the same study.
                 now = len(self._finished())
@@ -481,7 +479,7 @@ class MuraSearchCV(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     # -- the results --------------------------------------------------------------------------
 
     def _set_results(self, failure):
-        trials = [trial for trial in self._finished() if trial.user_attrs.get(_FOLDS)]
+        trials = self._scored()
         states = [trial.state.name for trial in trials]
         if "COMPLETE" not in states:
             unscored = "Their scores are NaN: look at scoring=." if "FAIL" in states else None

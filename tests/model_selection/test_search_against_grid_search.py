@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+import pandas as pd
 import pytest
 import sklearn
+from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_classifier, is_regressor
 from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.cluster import KMeans
@@ -276,6 +278,14 @@ def test_the_search_is_what_its_estimator_is(numbers, estimator):
 def test_a_precomputed_kernel_is_cut_on_both_sides(numbers):
     X, y = numbers
     assert_same(*both(SVC(kernel="precomputed"), {"C": [0.1, 1.0]}, (X @ X.T, y), cv=CV))
+
+
+def test_lists_of_rows_and_masks_as_folds_are_cut_as_by_grid_search(numbers):
+    X, y = numbers
+    folds = [(np.arange(90) % 3 != fold, np.arange(90) % 3 == fold) for fold in range(3)]
+    assert_same(*both(LogisticRegression(), {"C": [0.01, 1.0]}, (X.tolist(), y.tolist()), cv=folds))
+    assert_same(*both(LogisticRegression(), {"C": [0.01, 1.0]}, (pd.DataFrame(X), pd.Series(y)), cv=folds))
+    assert_same(*both(LogisticRegression(), {"C": [0.01, 1.0]}, (csr_array(X), y), cv=folds))
 
 
 def test_without_a_refit_there_is_nothing_to_predict_with(numbers):
