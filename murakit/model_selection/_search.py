@@ -435,20 +435,22 @@ class MuraSearchCV(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
                     scored = records.setdefault(trial.number, [])
                     scored += [record for record, _, _ in new]
                     trial.set_user_attr(_FOLDS, scored)
-                    told_now = self._tell(trial, scored, last=stage is stages[-1])
-                    told.update({trial.number: told_now} if told_now else {})
+                    ended = self._tell(trial, scored, last=stage is stages[-1])
+                    if ended is not None:
+                        told[trial.number] = ended
         except BaseException:
             # What was cut short never yields a score, and is no trial that a resumed search counts.
+            known = self.study_.get_trials(deepcopy=False)
             for trial in trials:
-                if trial.number not in told:
+                if not known[trial.number].state.is_finished():
                     trial.set_user_attr(_CUT_SHORT, True)
                     self.study_.tell(trial, state=TrialState.FAIL)
             raise
-        for frozen in [told[trial.number] for trial in trials]:
+        for ended in [told[trial.number] for trial in trials]:
             if self.verbose > 1:
-                say(f"trial {frozen.number}: {frozen.state.name}, {frozen.value}, {frozen.params}")
+                say(f"trial {ended.number}: {ended.state.name}, {ended.value}, {ended.params}")
             for callback in self.callbacks or ():
-                callback(self.study_, frozen)
+                callback(self.study_, ended)
         return failure
 
     def _tell(self, trial, records, last):

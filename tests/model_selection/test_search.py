@@ -573,3 +573,24 @@ def test_with_verbose_two_each_trial_has_a_line(numbers, capsys):
     search(n_trials=2, verbose=2).fit(*numbers)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and lines[1].startswith("trial 1: COMPLETE, 0.")
+
+
+def test_ctrl_c_while_the_sampler_learns_of_a_trial_keeps_the_trial(numbers):
+    class Slow(optuna.samplers.RandomSampler):
+        def after_trial(self, study, trial, state, values):
+            if trial.number == 1:
+                raise KeyboardInterrupt
+
+    interrupted = search(sampler=Slow(seed=0))
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.fit(*numbers)
+    assert interrupted.cv_results_["trial_state"].tolist() == ["COMPLETE"] * 2
+
+
+def test_ctrl_c_stays_ctrl_c_in_a_study_that_holds_trials_of_another_program(numbers):
+    storage = optuna.storages.InMemoryStorage()
+    study = optuna.create_study(storage=storage, study_name="s", direction="maximize")
+    study.add_trial(optuna.trial.create_trial(params={"C": 1.0}, distributions=C, value=0.5))
+    Interrupts.left = 1
+    with pytest.raises(KeyboardInterrupt):
+        MuraSearchCV(Interrupts(), C, n_trials=3, cv=CV, storage=storage, study_name="s").fit(*numbers)
