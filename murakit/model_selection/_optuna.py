@@ -1,42 +1,103 @@
-"""What the trials of a search draw from, run on and write down."""
+"""The Optuna study of a search: where it is kept, what it is of, how it is stopped."""
 
 import logging
 import os
-from contextlib import contextmanager
-from numbers import Integral, Real
+import random
+import time
+from contextlib import contextmanager, suppress
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.exceptions import StorageInternalError
+
+# Two processes that make the tables of one new database at once disturb each other this often at most.
+_ATTEMPTS = 20
 
 
-class Folds:
-    """The folds of one search, split once: a shuffled splitter would deal anew for every trial."""
+class SearchStudy(optuna.Study):
+    """A study that samplers and callbacks may stop outside Optuna's own loop too."""
 
-    def __init__(self, cv, fold=None, splits=None):
-        self.cv = cv
-        self.fold = fold
-        self.splits = [] if splits is None else splits
+    stopped = False
 
-    def split(self, X, y=None, **params):
-        if not self.splits:
-            self.splits.extend(self.cv.split(X, y, **params))
-        yield from self.splits if self.fold is None else [self.splits[self.fold]]
-
-    def only(self, fold):
-        return Folds(self.cv, fold, self.splits)
+    def stop(self) -> None:
+        """Ask for no further trial."""
+        self.stopped = True
+        with suppress(RuntimeError):
+            super().stop()
 
 
-def claim(study, key, value, what):
-    """Write into a new study what it is of, and refuse one that is of something else."""
-    found = study.user_attrs.get(key, value)
-    if found != value:
-        detail = "" if what == "data" else f" ({_difference(found, value)})"
-        raise ValueError(
-            f"The study {study.study_name!r} was made with other {what}{detail}, so that its scores cannot be "
-            "compared with new ones. Pass another study_name."
+def open_study(storage: str | optuna.storages.BaseStorage | None, name: str | None) -> SearchStudy:
+    """Return the study of that name, made where there is none; raise where the storage cannot be used."""
+    with _quiet_optuna():
+        if storage is None:
+            storage = optuna.storages.InMemoryStorage()
+        elif isinstance(storage, str):
+            storage = _open_database(storage)
+        study = optuna.create_study(
+            storage=storage, study_name=name, direction="maximize", load_if_exists=True
         )
-    study.set_user_attr(key, value)
+        return SearchStudy(study.study_name, storage)
+
+
+def _open_database(url):
+    # Optuna loads it only where there is a database.
+    from sqlalchemy.exc import DatabaseError, SQLAlchemyError
+
+    for attempt in range(_ATTEMPTS):
+        try:
+            return optuna.storages.RDBStorage(url)
+        except (DatabaseError, StorageInternalError) as error:
+            reason = str(error.__cause__ or error).lower()
+            made_meanwhile = "already exists" in reason or "unique" in reason or "duplicate" in reason
+            if not made_meanwhile or attempt + 1 == _ATTEMPTS:
+                raise storage_error(url, error) from error
+            time.sleep(random.uniform(0.01, 0.1))
+        except SQLAlchemyError as error:
+            raise storage_error(url, error) from error
+
+
+def storage_error(storage: Any, error: Exception) -> ValueError:
+    """Return an error that says in words what is wrong with a storage."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+    reason = f"{type(cause).__name__}: {getattr(cause, 'orig', None) or cause}".strip().splitlines()[0]
+    if "locked" in reason:
+        return ValueError(
+            f"storage={storage!r} is locked ({reason}): another program has kept it from being written to for longer "
+            "than the database waits. Close that program and call fit again; finished trials are kept."
+        )
+    return ValueError(
+        f"storage={storage!r} cannot be opened or used ({reason}). For a file, pass 'sqlite:///search.db', in a folder "
+        "that exists and can be written to; for a server, see that it runs and lets you in."
+    )
+
+
+@contextmanager
+def _quiet_optuna():
+    """Silence the line that Optuna logs for each new study."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def check_same(study: optuna.Study, values: dict[str, Any]) -> None:
+    """Write into a new study what it is of, and refuse a study that is of something else."""
+    known = study.user_attrs
+    for what, value in values.items():
+        found = known.get(f"murakit:{what}", value)
+        if found != value:
+            detail = "" if what == "data" else f" ({_difference(found, value)})"
+            raise ValueError(
+                f"The study {study.study_name!r} was made with other {what}{detail}, so that its scores cannot be "
+                "compared with new ones. Pass another study_name."
+            )
+        if f"murakit:{what}" not in known:
+            study.set_user_attr(f"murakit:{what}", value)
 
 
 def _difference(found, value):
@@ -45,23 +106,6 @@ def _difference(found, value):
         return f"{found} instead of {value}"
     names = sorted(name for name in {*found, *value} if found.get(name) != value.get(name))
     return ", ".join(f"{name}={found.get(name)!r} instead of {value.get(name)!r}" for name in names)
-
-
-def open_study(storage, name):
-    """Return the study of that name, made where there is none; raise where the storage cannot be used."""
-    try:
-        with quiet_optuna():
-            return optuna.create_study(
-                storage=storage, study_name=name, direction="maximize", load_if_exists=True
-            )
-    except Exception as error:
-        # Of SQLAlchemy, or of a driver of one of its databases.
-        if storage is None or not type(error).__module__.startswith(("sqlalchemy", "sqlite3")):
-            raise
-        raise ValueError(
-            f"storage={storage!r} cannot be opened ({type(error).__name__}). For a file, pass 'sqlite:///search.db', "
-            "in a folder that exists."
-        ) from error
 
 
 _UNKNOWN = object()
@@ -82,21 +126,19 @@ def _in_words(value):
     return value if isinstance(value, str | int | float | type(None)) else _UNKNOWN
 
 
-def settings_of(search, n_folds, distributions):
-    """Return what decides a trial's scores, beside the data and the drawn parameters, in words."""
-    # Neither where a result is kept nor who computes it decides what it is.
-    nowhere = {"verbose", "n_jobs", "device", "cache", "cache_limit", "checkpoint", "runtime"}
-    plain = {
-        name: words
+def _known(values):
+    words = {name: _in_words(value) for name, value in values.items()}
+    return {name: value for name, value in words.items() if value is not _UNKNOWN}
+
+
+def settings_of(search, n_folds: int, distributions: dict[str, BaseDistribution]) -> dict[str, Any]:
+    """Return what decides a trial's scores, beside the data and the drawn parameters, as JSON can hold it."""
+    # Where a result is kept and who computes it do not decide what it is.
+    irrelevant = {"verbose", "n_jobs", "device", "cache", "cache_limit", "checkpoint", "runtime"}
+    params = {
+        name: value
         for name, value in search.estimator.get_params().items()
-        if name not in distributions
-        and name.rpartition("__")[2] not in nowhere
-        and (words := _in_words(value)) is not _UNKNOWN
-    }
-    space = {
-        name: words
-        for name, value in distributions.items()
-        if (words := _in_words(getattr(value, "choices", repr(value)))) is not _UNKNOWN
+        if name not in distributions and name.rpartition("__")[2] not in irrelevant
     }
     scoring = search.scoring
     if isinstance(scoring, list | tuple | set | dict):
@@ -110,12 +152,12 @@ def settings_of(search, n_folds, distributions):
         "return_train_score": search.return_train_score,
         "number of folds": n_folds,
         "estimator": type(search.estimator).__name__,
-        "parameters of the estimator": plain,
-        "search space": space,
+        "parameters of the estimator": _known(params),
+        "search space": _known({k: getattr(v, "choices", repr(v)) for k, v in distributions.items()}),
     }
 
 
-def sampler_seed_of(random_state, n_before):
+def seed_of(random_state: Any, n_before: int) -> int | None:
     """Return the seed of a sampler for a study that has some trials already."""
     if random_state is None:
         return None
@@ -124,54 +166,8 @@ def sampler_seed_of(random_state, n_before):
     return int(np.random.SeedSequence([int(seed), n_before]).generate_state(1)[0])
 
 
-def as_json(record):
-    """Keep what a table of results needs of scikit-learn's record of a fold."""
-    if record is None:
-        return None
-    kept = {
-        key: record[key] for key in ("test_scores", "train_scores", "fit_time", "score_time") if key in record
-    }
-    return {
-        key: {name: float(score) for name, score in value.items()}
-        if isinstance(value, dict)
-        else float(value)
-        for key, value in kept.items()
-    }
-
-
-def failed(template):
-    """Return a record like another one in which every figure is missing."""
-    return {
-        key: dict.fromkeys(value, np.nan) if isinstance(value, dict) else np.nan
-        for key, value in template.items()
-    }
-
-
-def all_failed(search):
-    """Return the record of folds that all failed: ``error_score`` for each score, or None where that is no number."""
-    if not isinstance(search.error_score, Real) or np.isnan(search.error_score):
-        return None
-    scores = float(search.error_score)
-    if isinstance(search.scoring, list | tuple | set | dict):
-        scores = dict.fromkeys(search.scoring, scores)
-    record = {"test_scores": scores, "fit_time": 0.0, "score_time": 0.0}
-    return {**record, "train_scores": scores} if search.return_train_score else record
-
-
-def score(record, name):
-    if record is None:
-        return np.nan
-    scores = record["test_scores"]
-    if not isinstance(scores, dict):
-        return scores
-    if name not in scores:
-        raise ValueError(
-            f"With several metrics, refit must name the one to search by: one of {sorted(scores)}, got {name!r}."
-        )
-    return scores[name]
-
-
-def as_distributions(param_distributions):
+def as_distributions(param_distributions: dict[str, Any]) -> dict[str, BaseDistribution]:
+    """Return what to draw each parameter from; a list is a choice."""
     if not isinstance(param_distributions, dict):
         raise ValueError(
             f"param_distributions is a {type(param_distributions).__name__}: pass a dict of names and distributions, "
@@ -179,44 +175,12 @@ def as_distributions(param_distributions):
         )
     distributions = {}
     for name, value in param_distributions.items():
-        if isinstance(value, BaseDistribution):
-            distributions[name] = value
-        elif isinstance(value, (list, tuple)):
-            distributions[name] = CategoricalDistribution(value)
-        else:
+        if isinstance(value, list | tuple):
+            value = CategoricalDistribution(value)
+        if not isinstance(value, BaseDistribution):
             raise ValueError(
                 f"param_distributions[{name!r}] is {value!r}: pass an Optuna distribution such as "
                 "optuna.distributions.FloatDistribution(1e-5, 1e-2, log=True), or a list of choices."
             )
+        distributions[name] = value
     return distributions
-
-
-@contextmanager
-def quiet_optuna():
-    """Silence the line that Optuna logs for each new study."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(max(before, logging.WARNING))
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)
-
-
-@contextmanager
-def stoppable(study):
-    """Let samplers and callbacks call ``study.stop()``, which Optuna allows in its own loop only."""
-    study._thread_local.in_optimize_loop = True
-    try:
-        yield
-    finally:
-        study._thread_local.in_optimize_loop = False
-
-
-def check_refit(scoring, refit):
-    """Raise where several metrics are scored and none is named to search by."""
-    if not isinstance(scoring, list | tuple | set | dict):
-        return
-    if not (isinstance(refit, str) and refit in scoring):
-        raise ValueError(
-            f"With several metrics, refit must name the one to search by: one of {sorted(scoring)}, got {refit!r}."
-        )

@@ -1,9 +1,12 @@
 """Splits that never part a patient."""
 
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from sklearn.model_selection import BaseCrossValidator, BaseShuffleSplit, GroupKFold, StratifiedGroupKFold
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import column_or_1d
@@ -12,7 +15,7 @@ from ..datasets._samples import as_samples
 from ..utils._validation import check_identifiers, check_length
 
 
-def strata(labels, regions=None):
+def strata(labels: ArrayLike, regions: ArrayLike | None = None) -> np.ndarray:
     """Return the integer code of each row's label and region.
 
     Parameters
@@ -31,7 +34,15 @@ def strata(labels, regions=None):
     return np.unique(codes * len(names) + region_codes, return_inverse=True)[1]
 
 
-def patient_folds(patients, labels, regions, n_splits, *, shuffle, random_state):
+def patient_folds(
+    patients: np.ndarray,
+    labels: np.ndarray | None,
+    regions: np.ndarray | None,
+    n_splits: int,
+    *,
+    shuffle: bool,
+    random_state: int | np.random.RandomState | None,
+) -> np.ndarray:
     """Return the fold of each row.
 
     Parameters
@@ -91,7 +102,13 @@ def _fold_numbers(splits, n_rows):
     return fold
 
 
-def patient_holdout(patients, labels, regions, fraction, rng):
+def patient_holdout(
+    patients: np.ndarray,
+    labels: np.ndarray,
+    regions: np.ndarray | None,
+    fraction: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
     """Choose whole patients that hold about ``fraction`` of the rows of every stratum.
 
     Patients are visited in random order, twice; one is taken, or put back, where that brings the
@@ -214,12 +231,20 @@ class PatientKFold(BaseCrossValidator):
     # With metadata routing on, `groups` arrive without set_split_request.
     __metadata_request__split = {"groups": True}
 
-    def __init__(self, n_splits=5, *, shuffle=False, random_state=None):
+    def __init__(
+        self,
+        n_splits: int = 5,
+        *,
+        shuffle: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+    ):
         self.n_splits = n_splits
         self.shuffle = shuffle
         self.random_state = random_state
 
-    def split(self, X, y=None, groups=None):
+    def split(
+        self, X: ArrayLike, y: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the rows of the training and the test side of each fold.
 
         Parameters
@@ -256,7 +281,7 @@ class PatientKFold(BaseCrossValidator):
         for number in range(self.n_splits):
             yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)
 
-    def get_n_splits(self, X=None, y=None, groups=None):
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         """Return the number of folds.
 
         Parameters
@@ -297,10 +322,18 @@ class PatientShuffleSplit(BaseShuffleSplit):
 
     __metadata_request__split = {"groups": True}
 
-    def __init__(self, n_splits=10, *, test_size=0.2, random_state=None):
+    def __init__(
+        self,
+        n_splits: int = 10,
+        *,
+        test_size: float = 0.2,
+        random_state: int | np.random.RandomState | None = None,
+    ):
         super().__init__(n_splits=n_splits, test_size=test_size, random_state=random_state)
 
-    def split(self, X, y=None, groups=None):
+    def split(
+        self, X: ArrayLike, y: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the rows of the training and the test side of each split.
 
         Parameters

@@ -1,5 +1,7 @@
 """MuraSearchCV: Optuna's trials as a scikit-learn search."""
 
+import pickle
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -267,8 +269,6 @@ def test_two_processes_work_on_one_study(tmp_path):
         search.fit(*make_classification(120, random_state=0))
         assert len(search.cv_results_["params"]) >= 12
     """)
-    # The tables are made once beforehand: two processes that create them at once get in each other's way.
-    optuna.create_study(storage=f"sqlite:///{tmp_path}/search.db", study_name="other")
     running = [subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) for _ in range(2)]
     errors = [process.communicate()[1].decode() for process in running]
     assert [process.returncode for process in running] == [0, 0], errors
@@ -440,3 +440,157 @@ def test_a_storage_without_a_name_resumes_in_the_same_object(numbers, tmp_path):
     Interrupts.left = 0
     searched.fit(*numbers)
     assert len(optuna.get_all_study_summaries(storage)) == 1
+
+
+# -- storages ----------------------------------------------------------------------------------
+
+STARTER = """
+import sys
+from optuna.distributions import FloatDistribution
+from sklearn.datasets import make_classification
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold
+from murakit import MuraSearchCV
+data = make_classification(60, random_state=0)
+space = {"C": FloatDistribution(1e-3, 1e2, log=True)}
+for storage in sys.argv[1:]:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    search = MuraSearchCV(LogisticRegression(), space, n_trials=2, cv=KFold(2), storage=storage, study_name="s")
+    search.fit(*data)
+    print(len(search.cv_results_["params"]), flush=True)
+"""
+
+
+def test_processes_that_start_one_new_study_at_once_all_go_on(tmp_path):
+    storages = [f"sqlite:///{tmp_path}/{number}.db" for number in range(6)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    running = [subprocess.Popen([sys.executable, "-c", STARTER, *storages], **pipes) for _ in range(2)]
+    try:
+        for storage in storages:
+            assert [process.stdout.readline() for process in running] == ["ready\n"] * 2, storage
+            for process in running:
+                process.stdin.write("go\n")
+                process.stdin.flush()
+            assert all(int(process.stdout.readline() or 0) >= 2 for process in running), storage
+            assert optuna.get_all_study_names(storage) == ["s"]
+    finally:
+        for process in running:
+            process.kill()
+    assert [process.communicate()[1] for process in running] == [""] * 2
+
+
+def test_a_locked_storage_is_said_to_be_locked(numbers, tmp_path):
+    storage = f"sqlite:///{tmp_path}/search.db?timeout=0.1"
+    blocking = sqlite3.connect(tmp_path / "search.db", isolation_level=None)
+    blocking.execute("begin exclusive")
+    with pytest.raises(
+        ValueError, match=r"storage='.*' is locked \(.*database is locked\).* Close that program"
+    ):
+        search(storage=storage, study_name="s").fit(*numbers)
+    blocking.execute("commit")
+
+    class Blocked(LogisticRegression):
+        def fit(self, X, y):
+            blocking.execute("begin exclusive")
+            return super().fit(X, y)
+
+    searching = MuraSearchCV(
+        Blocked(), C, n_trials=1, cv=[next(CV.split(*numbers))], storage=storage, study_name="s"
+    )
+    with pytest.raises(ValueError, match=r"is locked .* finished trials are kept"):
+        searching.fit(*numbers)
+    blocking.execute("commit")
+    assert search(storage=storage, study_name="t").fit(*numbers).best_score_ > 0
+
+
+def test_a_file_that_is_no_database_is_named_with_what_the_database_says(numbers, tmp_path):
+    (tmp_path / "search.db").write_text("lr,score\n" * 200)
+    with pytest.raises(ValueError, match=r"cannot be opened .*file is not a database"):
+        search(storage=f"sqlite:///{tmp_path}/search.db", study_name="s").fit(*numbers)
+
+
+def test_a_study_whose_failed_folds_have_no_record_is_resumed(numbers):
+    """Earlier versions wrote null for the folds of a trial that failed in all of them."""
+    storage = optuna.storages.InMemoryStorage()
+    options = {"storage": storage, "study_name": "s", "scoring": ["accuracy", "roc_auc"], "refit": "roc_auc"}
+    search(n_trials=1, **options).fit(*numbers)
+    study = optuna.load_study(study_name="s", storage=storage)
+    trial = study.ask({"C": C["C"]})
+    trial.set_user_attr("murakit:folds", [None, None, None])
+    study.tell(trial, state=TrialState.FAIL)
+    results = search(n_trials=3, **options).fit(*numbers).cv_results_
+    assert results["trial_state"].tolist() == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert np.isnan(results["mean_test_accuracy"]).tolist() == [False, True, False]
+    assert results["rank_test_roc_auc"][1] == 3
+
+
+def test_a_callable_that_scores_twice_goes_with_a_number_as_error_score(numbers):
+    results = MuraSearchCV(
+        FailsBelowOne(),
+        {"C": [0.1, 10.0]},
+        n_trials=2,
+        cv=CV,
+        scoring=two_scores,
+        refit="two",
+        error_score=-1.0,
+        sampler=optuna.samplers.GridSampler({"C": [0.1, 10.0]}, seed=0),
+    )
+    with pytest.warns(sklearn.exceptions.FitFailedWarning):
+        results.fit(*numbers)
+    assert sorted(results.cv_results_["mean_test_one"]) == [-1.0, 0.5]
+
+
+def test_a_study_can_be_stopped_in_optunas_own_loop_after_the_search(numbers):
+    study = search(n_trials=1).fit(*numbers).study_
+    study.optimize(
+        lambda trial: trial.suggest_float("C", 1e-3, 1e2, log=True), callbacks=[lambda s, t: s.stop()]
+    )
+    assert len(study.trials) == 2
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_pickle_leaves_the_study_to_the_storage(numbers, tmp_path, stored):
+    storage = {"storage": f"sqlite:///{tmp_path}/search.db", "study_name": "s"} if stored else {}
+    found = search(**storage).fit(*numbers)
+    again = pickle.loads(pickle.dumps(found))
+    assert hasattr(again, "study_") != stored
+    assert again.predict(numbers[0]).tolist() == found.predict(numbers[0]).tolist()
+
+
+def test_a_refit_that_is_interrupted_leaves_the_results_and_no_estimator(numbers):
+    Interrupts.left = 4
+    found = MuraSearchCV(Interrupts(), C, n_trials=1, cv=CV, random_state=0)
+    with pytest.raises(KeyboardInterrupt):
+        found.fit(*numbers)
+    assert len(found.cv_results_["params"]) == 1 and not hasattr(found, "best_estimator_")
+    Interrupts.left = 2
+    found.fit(*numbers)
+    assert len(found.study_.trials) == 1 and found.best_estimator_.C == found.best_params_["C"]
+
+
+def test_with_verbose_two_each_trial_has_a_line(numbers, capsys):
+    search(n_trials=2, verbose=2).fit(*numbers)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and lines[1].startswith("trial 1: COMPLETE, 0.")
+
+
+def test_ctrl_c_while_the_sampler_learns_of_a_trial_keeps_the_trial(numbers):
+    class Slow(optuna.samplers.RandomSampler):
+        def after_trial(self, study, trial, state, values):
+            if trial.number == 1:
+                raise KeyboardInterrupt
+
+    interrupted = search(sampler=Slow(seed=0))
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.fit(*numbers)
+    assert interrupted.cv_results_["trial_state"].tolist() == ["COMPLETE"] * 2
+
+
+def test_ctrl_c_stays_ctrl_c_in_a_study_that_holds_trials_of_another_program(numbers):
+    storage = optuna.storages.InMemoryStorage()
+    study = optuna.create_study(storage=storage, study_name="s", direction="maximize")
+    study.add_trial(optuna.trial.create_trial(params={"C": 1.0}, distributions=C, value=0.5))
+    Interrupts.left = 1
+    with pytest.raises(KeyboardInterrupt):
+        MuraSearchCV(Interrupts(), C, n_trials=3, cv=CV, storage=storage, study_name="s").fit(*numbers)
