@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..io._filesystem import IMAGE_SUFFIXES, absolute, basename, is_image_name, isdir, isfile
-from ..utils._validation import check_identifiers
+from ..utils._validation import check_identifiers, plain
 from ._paths import PATH_FORM, as_paths, images_in, objects, split_path
 
 # The columns that say what an image belongs to.
@@ -234,13 +234,27 @@ def expand(paths: np.ndarray, *, missing_ok: bool = False) -> tuple[np.ndarray, 
     return objects(images), np.asarray(sample, dtype=np.int64)
 
 
-def check_unique(samples: SampleTable) -> None:
-    """Raise where two samples stand for the same image."""
-    seen = {}
-    for image, row in zip(samples.path, samples.row):
-        other = seen.setdefault(absolute(image), row)
-        if other != row:
-            raise ValueError(
-                f"X: rows {other} and {row} both stand for the image {image!r}. Drop the duplicate; to "
-                "weight an image more than others, pass sample_weight."
-            )
+def check_repeats(samples: SampleTable, label: np.ndarray) -> None:
+    """Raise where rows that stand for the same image contradict each other.
+
+    Rows that agree count as often as they stand there: a bootstrap repeats rows.
+
+    Parameters
+    ----------
+    samples : SampleTable
+    label : ndarray of shape (m,)
+        Label of each image.
+    """
+    if len(set(samples.path)) == len(samples):
+        spelt = [absolute(image) for image in samples.path]
+        if len(set(spelt)) == len(spelt):
+            return
+    first = {}
+    for at, image in enumerate(samples.path):
+        other = first.setdefault(absolute(image), at)
+        for what, values in (("label", label), ("patient", samples.patient)):
+            if values[other] != values[at]:
+                raise ValueError(
+                    f"X: rows {samples.row[other]} and {samples.row[at]} both stand for the image {image!r}, with the "
+                    f"{what}s {plain(values[other])!r} and {plain(values[at])!r}. Correct one of them, or drop it."
+                )

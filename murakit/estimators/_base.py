@@ -92,7 +92,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     # out, trains, predicts and keeps the fitted attributes; it never looks at what a sample is.
 
     @abstractmethod
-    def _read_samples(self, X, groups=None, *, reset=False, training=False, name="X", groups_name="groups"):
+    def _read_samples(self, X, groups=None, *, reset=False, name="X", groups_name="groups"):
         """Return the `SampleTable` of an X.
 
         Its `path` holds what the network is fed from, one entry an image: any array that can be indexed by
@@ -119,6 +119,9 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _check_classes(self, classes):
         """Raise for classes that this classifier cannot tell apart as it is set up."""
+
+    def _check_repeats(self, samples, labels):
+        """Raise where rows that stand for the same image contradict each other."""
 
     def _continue_network(self, network):
         """Give a trained network the parameters that may change between two fits."""
@@ -174,7 +177,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _prepare(self, X, y, groups, sample_weight, *, reset, classes=None):
         """Check a data set, and spread its labels, weights and patients over its images."""
-        samples = self._read_samples(X, groups, reset=reset, training=True)
+        samples = self._read_samples(X, groups, reset=reset)
         y = check_labels(y, samples.n_rows)
         classes = np.unique(y if classes is None else np.asarray(classes))
         remedy = "Map it to one of them or leave the row out."
@@ -189,6 +192,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
                 f"y: row {unknown[0]} has the label {plain(y[unknown[0]])!r}, which is none of the classes "
                 f"{classes.tolist()}. {remedy}"
             )
+        self._check_repeats(samples, y[samples.row])
         code = np.searchsorted(classes, y)[samples.row]
         weight = np.ones(len(code))
         if sample_weight is not None:

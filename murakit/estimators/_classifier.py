@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..cache._base import Files
 from ..datasets._patients import known_after, known_among
-from ..datasets._samples import as_samples, check_unique
+from ..datasets._samples import as_samples, check_repeats
 from ..io._images import PIXELS
 from ..metrics._labels import positive_index
 from ..metrics._predictions import predicted_codes
@@ -387,7 +387,7 @@ class MuraClassifier(NetClassifier):
         Raises
         ------
         ValueError
-            Before any training: for one class, missing labels, duplicate images, groups of another
+            Before any training: for one class, missing labels, rows that contradict each other, groups of another
             length, and where a patient is needed and cannot be told.
         FileNotFoundError
             For missing paths.
@@ -458,12 +458,10 @@ class MuraClassifier(NetClassifier):
 
     # -- what a sample of radiographs is ----------------------------------------------------
 
-    def _read_samples(self, X, groups=None, *, reset=False, training=False, name="X", groups_name="groups"):
+    def _read_samples(self, X, groups=None, *, reset=False, name="X", groups_name="groups"):
         samples = as_samples(X, patients=groups, name=name, patients_name=groups_name)
         if not len(samples):
             raise ValueError(f"{name} is empty: found 0 samples, while a minimum of 1 is required.")
-        if training:
-            check_unique(samples)
         if reset:
             self.n_features_in_ = 1
         return samples
@@ -484,6 +482,9 @@ class MuraClassifier(NetClassifier):
 
     def _check_classes(self, classes):
         self._positive(classes)
+
+    def _check_repeats(self, samples, labels):
+        check_repeats(samples, labels)
 
     def _predicted_codes(self, proba):
         if self.decision_threshold is None:

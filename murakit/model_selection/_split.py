@@ -71,28 +71,43 @@ def patient_folds(
             "Use fewer folds or more patients."
         )
     rows = np.zeros(len(patients))
+    random_state = random_state if shuffle else None
+    by_size = GroupKFold(n_splits, shuffle=shuffle, random_state=random_state)
     if labels is None:
-        splitter = GroupKFold(n_splits, shuffle=shuffle, random_state=random_state if shuffle else None)
-        return _fold_numbers(splitter.split(rows, groups=patients), len(patients))
-    splitter = StratifiedGroupKFold(n_splits, shuffle=shuffle, random_state=random_state if shuffle else None)
-    codes = strata(labels, regions)
-    if np.bincount(codes).max() < n_splits:
-        # Regions too small to be spread over the folds: the labels alone are kept in proportion.
-        codes = strata(labels)
+        return _fold_numbers(by_size.split(rows, groups=patients), len(patients))
+    stratified = StratifiedGroupKFold(n_splits, shuffle=shuffle, random_state=random_state)
+    tried = []
     with warnings.catch_warnings():
         # A stratum rarer than the folds is no news here: it is a label *and* a region.
         warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
-        fold = _fold_numbers(splitter.split(rows, codes, groups=patients), len(patients))
-        if regions is not None and _some_fold_lacks_a_class(fold, patients, labels, n_splits):
-            # Scores of a fold need both labels more than they need every region.
-            fold = _fold_numbers(splitter.split(rows, strata(labels), groups=patients), len(patients))
-    return fold
+        for codes in _ways_to_stratify(labels, regions, n_splits):
+            fold = _fold_numbers(stratified.split(rows, codes, groups=patients), len(patients))
+            if _lacking(fold, patients, labels, n_splits) == 0:
+                return fold
+            tried.append(fold)
+    # Of few patients, it may leave a fold without any; dealing patients out by their number of rows never does.
+    tried.append(_fold_numbers(by_size.split(rows, groups=patients), len(patients)))
+    return min(tried, key=lambda fold: _lacking(fold, patients, labels, n_splits))
 
 
-def _some_fold_lacks_a_class(fold, patients, labels, n_splits):
+def _ways_to_stratify(labels, regions, n_splits):
+    """Yield the strata to keep in proportion: labels and regions, then labels alone."""
+    by_label = strata(labels)
+    if regions is not None:
+        codes = strata(labels, regions)
+        # Regions too small to be spread over the folds say nothing.
+        if np.bincount(codes).max() >= n_splits:
+            yield codes
+    yield by_label
+
+
+def _lacking(fold, patients, labels, n_splits):
+    """Count the folds without a row, which count most, and the classes that a fold lacks and could have."""
+    n_empty = n_splits - len(np.unique(fold))
     holders = pd.DataFrame({"patient": patients, "label": labels, "fold": fold}).groupby("label")
-    frequent = holders["patient"].nunique() >= n_splits
-    return bool((holders["fold"].nunique()[frequent] < n_splits).any())
+    possible = holders["patient"].nunique().clip(upper=n_splits)
+    n_missing = int((possible - holders["fold"].nunique()).clip(lower=0).sum())
+    return n_empty * (1 + int(possible.sum())) + n_missing
 
 
 def _fold_numbers(splits, n_rows):

@@ -14,7 +14,7 @@ from murakit.datasets._paths import (
     region_name,
     split_path,
 )
-from murakit.datasets._samples import as_samples, check_unique, expand
+from murakit.datasets._samples import as_samples, check_repeats, expand
 from murakit.io._filesystem import is_image_name
 
 IMAGE = "MURA-v1.1/train/XR_WRIST/patient00006/study1_positive/image1.png"
@@ -173,6 +173,7 @@ def test_expanding_names_what_is_missing(tmp_path):
 
 
 def test_one_image_in_two_samples():
-    check_unique(as_samples(["a/1.png", "a/2.png"], missing_ok=True))
-    with pytest.raises(ValueError, match=r"rows 0 and 1 .*sample_weight"):
-        check_unique(as_samples(["a/1.png", "a/./1.png"], missing_ok=True))
+    check_repeats(as_samples(["a/1.png", "a/2.png"], missing_ok=True), np.array([0, 1]))
+    check_repeats(as_samples(["a/1.png", "a/./1.png"], missing_ok=True), np.array([1, 1]))
+    with pytest.raises(ValueError, match="rows 0 and 1 both stand for .*with the labels 0 and 1"):
+        check_repeats(as_samples(["a/1.png", "a/./1.png"], missing_ok=True), np.array([0, 1]))

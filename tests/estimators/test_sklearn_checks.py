@@ -87,7 +87,7 @@ class NumericClassifier(NetClassifier):
         self.callbacks = callbacks
         self.verbose = verbose
 
-    def _read_samples(self, X, groups=None, *, reset=False, training=False, name="X", groups_name="groups"):
+    def _read_samples(self, X, groups=None, *, reset=False, name="X", groups_name="groups"):
         X = validate_data(self, X, reset=reset, dtype=np.float32)
         patients = np.arange(len(X)) if groups is None else groups
         return replace(as_rows(len(X), patients=patients), path=X)

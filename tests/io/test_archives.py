@@ -29,7 +29,7 @@ from murakit import (
 )
 from murakit.cache import ImageStore
 from murakit.datasets._paths import as_paths
-from murakit.datasets._samples import as_samples, check_unique, expand
+from murakit.datasets._samples import as_samples, check_repeats, expand
 from murakit.io import _filesystem
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -190,7 +190,7 @@ def test_missing_and_doubled_samples_are_named(archive):
         expand(as_paths([f"{archive.parent}/gone.zip!a.png"]))
     twice = as_paths([path, path.replace("!", "!/")])
     with pytest.raises(ValueError, match="rows 0 and 1 both"):
-        check_unique(as_samples(twice))
+        check_repeats(as_samples(twice), np.array([0, 1]))
 
 
 @pytest.fixture(scope="module")

@@ -168,3 +168,40 @@ def test_a_split_that_can_hold_nobody_out_is_an_error():
     X = [f"XR_HAND/patient0000{p}/study1_negative" for p in (1, 2)]
     with pytest.raises(ValueError, match="No patient can be held out"):
         list(PatientShuffleSplit(1).split(X, [0, 1]))
+
+
+def small_set(seed):
+    """Few patients with several rows each; in odd sets a patient has rows of both labels."""
+    rng = np.random.default_rng(seed)
+    n_patients = int(rng.integers(2, 9))
+    n_rows = int(rng.integers(n_patients, 4 * n_patients))
+    patients = np.concatenate([np.arange(n_patients), rng.integers(n_patients, size=n_rows - n_patients)])
+    labels = (
+        rng.integers(2, size=n_rows) if seed % 2 else (rng.random(n_patients) < 0.4).astype(int)[patients]
+    )
+    return patients, labels, int(rng.integers(2, n_patients + 1))
+
+
+# Of the first 3,000, these had an empty fold; the others are any.
+@pytest.mark.parametrize("seed", [1470, 1521, 2180, 2921, *range(100)])
+def test_no_fold_is_empty_for_few_patients(seed):
+    patients, labels, n_splits = small_set(seed)
+    splitter = PatientKFold(n_splits, shuffle=True, random_state=seed)
+    if np.bincount(labels).max() < n_splits:
+        with pytest.raises(ValueError, match="n_splits"):
+            list(splitter.split(np.zeros(len(labels)), labels, groups=patients))
+        return
+    tests = [test for _, test in splitter.split(np.zeros(len(labels)), labels, groups=patients)]
+    assert all(len(test) for test in tests)
+    assert sorted(np.concatenate(tests)) == list(range(len(labels)))
+
+
+def test_each_class_is_in_as_many_folds_as_it_has_patients_for():
+    # Two patients of the rare class, in two regions each: stratified by region they may share a fold.
+    patients = np.repeat(np.arange(12), 2)
+    labels = (patients < 2).astype(int)
+    regions = np.array(["XR_HAND", "XR_WRIST"])[np.arange(24) % 2]
+    X = [f"{region}/patient{patient:05d}/study1" for region, patient in zip(regions, patients)]
+    for n_splits in (2, 3, 4):
+        tests = [test for _, test in PatientKFold(n_splits).split(X, labels)]
+        assert sum((labels[test] == 1).any() for test in tests) == 2
