@@ -20,7 +20,7 @@ from ..datasets._patients import known_after, known_among
 from ..datasets._samples import SampleTable
 from ..metrics._predictions import mean_of_groups, predicted_codes
 from ..model_selection._split import patient_holdout
-from ..networks._frozen import forget, make_own, refresh
+from ..networks._frozen import drop_cache, drop_if_changed, unshare_weights
 from ..training._batches import TrainingData
 from ..training._loss_weights import class_table, region_table, region_weights
 from ..training._net import OPTIMIZERS, TrainingNet, check_callbacks
@@ -406,7 +406,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         if not hasattr(self, "_net"):
             raise AttributeError(f"this {type(self).__name__} is not fitted, so it has no net_ yet")
         # Whoever asks for it may change it; its frozen stages are those of other models too.
-        make_own(self._net.module_)
+        unshare_weights(self._net.module_)
         return self._net
 
     # -- the machine ------------------------------------------------------------------------
@@ -425,7 +425,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         samples = self._read_samples(X)
         device = self._device(predicting=True)
         network = self._net.module_
-        refresh(network)
+        drop_if_changed(network)
         try:
             placed(network, device).eval()
             with torch.inference_mode(), freed_memory_kept():
@@ -433,7 +433,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
                 per_image = np.concatenate([block.cpu().numpy() for block in give_back(blocks)])
         finally:
             if device != "cpu":
-                forget(network.to("cpu"))
+                drop_cache(network.to("cpu"))
         proba = mean_of_groups(np.exp(per_image), samples.row, samples.n_rows)
         # Above zero, so that log-odds stay finite.
         proba = np.maximum(proba, np.finfo(np.float64).tiny)

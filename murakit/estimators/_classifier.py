@@ -14,9 +14,9 @@ from ..datasets._patients import known_after, known_among
 from ..datasets._samples import as_samples, check_unique
 from ..io._images import PIXELS
 from ..networks._build import build_radiograph, find_backbone
-from ..networks._network import LEAST_PORTION, SigmoidHead, log_probabilities
+from ..networks._network import MIN_CHUNK_SIZE, SigmoidHead, log_probabilities
 from ..networks._onnx import onnx_logits, require_onnx
-from ..networks._pretrained import known_in
+from ..networks._pretrained import patients_of_weights
 from ..networks.augmentation import Augmentation
 from ..training._checkpoint import Checkpoint, weights_of
 from ..training._inputs import Sources
@@ -469,7 +469,7 @@ class MuraClassifier(NetClassifier):
     def _train(self, train, valid, classes, seeds, *, continued, one_epoch=False):
         if not one_epoch:
             self._check_phases(continued)
-        before = None if continued else known_in(self.weights)
+        before = None if continued else patients_of_weights(self.weights)
         if before is not None:
             self._warn_of_known(before, (train, valid))
         super()._train(train, valid, classes, seeds, continued=continued, one_epoch=one_epoch)
@@ -611,9 +611,10 @@ class MuraClassifier(NetClassifier):
     def _log_proba_batches(self, network, items, device):
         sources = self._sources(network, self._net.unfreeze, device, fitting=False)
         by_onnx = self.runtime == "onnx" and device == "cpu"
-        # A few images are not filled up to a whole portion, which would take several times as long. What is
-        # stored was: without it, what PyTorch predicts would depend on what is stored, in its last bits.
-        exact = len(items) >= LEAST_PORTION
+        # A few images are not padded to a whole chunk, which would take several times as long. Stored
+        # activations were computed in whole chunks, so they are not used here: else the last bits of a
+        # prediction would depend on what is stored.
+        exact = len(items) >= MIN_CHUNK_SIZE
         for inputs, begin in sources.for_prediction(items, mirrored=self.tta, stored=exact):
             done = []
             for batch in inputs:

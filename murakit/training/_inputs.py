@@ -85,7 +85,7 @@ class Sources:
         if not augmented or views is not None:
             numbers = range(views) if augmented else (None,)
             sources = [self.images] * len(numbers)
-            if self.network.before(self.unfreeze):
+            if self.network.stages_before(self.unfreeze):
                 stores = [self._features(self.images, self.unfreeze, number) for number in numbers]
                 # Without room for the views, they are made in each step, but remain the same.
                 inputs = self._open(stores, files, always=augmented or mixed)
@@ -155,7 +155,7 @@ class Sources:
         """
         files = Files(items)
         size = _BATCH.get(self.device.type, 32)
-        if stored and self.storages and self.network.before(self.unfreeze):
+        if stored and self.storages and self.network.stages_before(self.unfreeze):
             views = (None, "mirror") if mirrored else (None,)
             stores = [self._features(self.images, self.unfreeze, view) for view in views]
             if stores[0].storages:

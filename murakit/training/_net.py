@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..metrics._scorer import FixedPredictions, as_scorer
-from ..networks._frozen import forget
+from ..networks._frozen import drop_cache
 from ..utils._device import placed
 from ._batches import Batches, Tally
 from ._checkpoint import restore, state_of
@@ -393,7 +393,7 @@ class TrainingNet(NeuralNet):
         """Drop all that only training needs, and go to the CPU."""
         self.module_.generator = None
         # Stages that were run as frozen ones while the head alone was trained have changed since.
-        forget(self.module_)
+        drop_cache(self.module_)
         placed(self.module_, "cpu").eval()
         self.module_.requires_grad_(False)
         self.device = "cpu"
