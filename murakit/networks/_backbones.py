@@ -103,7 +103,7 @@ def _group_modules(modules: Iterable[nn.Module], groups: Mapping[str, int]) -> d
     return {name: nn.Sequential(*modules[start:stop]) for (name, start), stop in zip(groups.items(), stops)}
 
 
-# -- torchvision's families -------------------------------------------------------------------
+# -- torchvision's families -----------------------------------------------------------------
 
 _RESNET = ("stem", "layer1", "layer2", "layer3", "layer4")
 
@@ -169,7 +169,7 @@ def _vgg_stages(model):
     return _group_modules(model.features, dict(zip(_VGG, [0, *ends])))
 
 
-# -- a small network ---------------------------------------------------------------------------
+# -- a small network ------------------------------------------------------------------------
 
 _SMALL_WIDTHS = (16, 32, 64, 128)
 

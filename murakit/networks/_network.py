@@ -127,7 +127,7 @@ class Radiograph(nn.Module):
         self.generator: torch.Generator | None = None
         self.frozen: frozenset[str] = frozenset()
 
-    # -- frozen and trained stages --------------------------------------------------------------------
+    # -- frozen and trained stages ----------------------------------------------------------
 
     def freeze_below(self, unfreeze: str) -> Self:
         """Freeze the stages before ``unfreeze``: they get no gradient, and their BatchNorm statistics stay.
@@ -170,7 +170,7 @@ class Radiograph(nn.Module):
         frozen = tuple(f"stages.{name}." for name in self.stages_before(unfreeze))
         return {key: value for key, value in self.state_dict().items() if not key.startswith(frozen)}
 
-    # -- frozen stages ----------------------------------------------------------
+    # -- frozen stages ----------------------------------------------------------------------
 
     def run_before(
         self,
@@ -240,7 +240,7 @@ class Radiograph(nn.Module):
         """Return a hash of the weights of all stages before `stage`."""
         return weights_hash(self, self.stages_before(stage))
 
-    # -- the whole network --------------------------------------------------------------------------
+    # -- the whole network ------------------------------------------------------------------
 
     def _to_float(self, inputs: torch.Tensor, begin: str | None, draws: torch.Tensor | None) -> torch.Tensor:
         if begin is not None:

@@ -78,7 +78,7 @@ class Batches:
         n_rows = len(self.data)
         order = np.arange(n_rows) if self.rng is None else self.rng.permutation(n_rows)
         batches = self._gathered(order, [*self._starts(), n_rows])
-        return batches if self.data.inputs.held else ahead(batches)
+        return batches if self.data.inputs.in_memory else ahead(batches)
 
     def _gathered(self, order, bounds):
         done, together = 0, 1
@@ -88,7 +88,7 @@ class Batches:
             inputs = self._gather(self.data.inputs, rows)
             rows = torch.from_numpy(rows)
             parts = inputs, self.data.target[rows], self.data.weight[rows]
-            if together == 1 and self.data.inputs.held and inputs.nbytes % _ALIGNED == 0:
+            if together == 1 and self.data.inputs.in_memory and inputs.nbytes % _ALIGNED == 0:
                 together = max(1, _TOGETHER_BYTES // max(1, inputs.nbytes))
             done += len(cuts) - 1
             for start, stop in pairwise(cuts):

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from ..cache._base import Files, Rows, TensorRows, storages_of
+from ..cache._base import Files, Rows, TensorRows, open_storages
 from ..cache._store import FeatureStore, ImageStore
 from ..utils._device import free_device_memory
 from ..utils._threading import ahead
@@ -51,7 +51,7 @@ class Sources:
         self.autocast = autocast
         self.feature_dtype = feature_dtype
         self.verbose = verbose
-        self.storages = storages_of(cache, cache_limit, memory=fitting)
+        self.storages = open_storages(cache, cache_limit, memory=fitting)
         self.images = ImageStore(
             image_size=image_size, resize=resize, n_jobs=n_jobs, verbose=verbose, storages=self.storages
         )
@@ -127,7 +127,7 @@ class Sources:
             rows = [Rows(store, files, stored=False) for store in stores]
             return rows[0] if len(rows) == 1 else ViewRows(rows)
         # What went elsewhere than the others is to be told.
-        last = max(stores, key=lambda store: store.place != store.storages[0].place)
+        last = max(stores, key=lambda store: store.location != store.storages[0].location)
         last.report(files, 0, len(stores))
         return rows[0] if len(rows) == 1 else ViewRows(rows)
 
@@ -175,7 +175,7 @@ def on_device(rows, device):
     if rows.n_bytes > free_device_memory(device) // 2:
         return rows
     blocks = [torch.from_numpy(block).to(device) for block in rows.store.stream(rows.files, _BATCH["cuda"])]
-    return TensorRows(torch.cat(blocks), rows.store.present, rows.stage)
+    return TensorRows(torch.cat(blocks), rows.store.network_layout, rows.stage)
 
 
 class ViewRows:
@@ -190,7 +190,7 @@ class ViewRows:
         self.views = views
         self.epoch = 0
         self.stage = views[0].stage
-        self.held = all(view.held for view in views)
+        self.in_memory = all(view.in_memory for view in views)
 
     def __len__(self):
         return len(self.views[0])
