@@ -381,6 +381,11 @@ class Rows:
     files : Files
     stored : bool
         Whether all arrays are in a storage; otherwise they are computed whenever they are read.
+
+    Attributes
+    ----------
+    stage : str or None
+        Stage of the network that takes the rows. None: the first one, which takes pixels.
     """
 
     def __init__(self, store: Store, files: Files, *, stored: bool) -> None:

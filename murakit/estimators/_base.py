@@ -300,7 +300,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     def _resume_optimizer(self, net):
         """Take up the momenta of the last partial_fit, where the optimizer is still the same."""
         kept = getattr(self, "_optimizer_state", None)
-        if kept is None or kept[0] != net.layout:
+        if kept is None or kept[0] != net.optimizer_layout:
             return
         rates = [(group["lr"], group["weight_decay"]) for group in net.optimizer_.param_groups]
         net.optimizer_.load_state_dict(kept[1])
@@ -380,7 +380,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         before = (self.train_patients_, self.validation_patients_) if continued else None
         trained, held = known_after(before, train.patient_names(), valid and valid.patient_names())
         state = net.optimizer_.state_dict() if one_epoch else None
-        self._optimizer_state = state and (net.layout, state)
+        self._optimizer_state = state and (net.optimizer_layout, state)
         best, score = net.best_epoch_, net.best_score_
         history = pd.DataFrame([{k: v for k, v in row.items() if k != "batches"} for row in net.history])
         history = history.drop(columns=[c for c in history if c.endswith("_batch_count")])

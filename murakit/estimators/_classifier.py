@@ -18,8 +18,8 @@ from ..networks._network import MIN_CHUNK_SIZE, SigmoidHead, log_probabilities
 from ..networks._onnx import onnx_logits, require_onnx
 from ..networks._pretrained import patients_of_weights
 from ..networks.augmentation import Augmentation
-from ..training._checkpoint import Checkpoint, weights_of
-from ..training._inputs import Sources
+from ..training._checkpoint import Checkpoint, weight_arrays
+from ..training._inputs import NetworkInputs
 from ..utils._validation import plain
 from ..utils._versions import __version__
 from ._base import NetClassifier
@@ -563,7 +563,7 @@ class MuraClassifier(NetClassifier):
             )
         params = {name: plain(value) for name, value in self.get_params().items() if name not in _NO_MATTER}
         versions = __version__, torch.__version__, PIXELS
-        parts = [repr((versions, sorted(params.items()))), *weights_of(network)]
+        parts = [repr((versions, sorted(params.items()))), *weight_arrays(network)]
         for data in (train,) if valid is None else (train, valid):
             # The files themselves, not only their names.
             items = data.samples.path
@@ -590,7 +590,7 @@ class MuraClassifier(NetClassifier):
             "autocast": self._autocast(device),
             "fitting": fitting,
         }
-        return Sources(network, unfreeze, verbose=self.verbose if fitting else 0, **settings)
+        return NetworkInputs(network, unfreeze, verbose=self.verbose if fitting else 0, **settings)
 
     def _training_inputs(self, network, parts, device, head_epochs):
         unfreeze = self._first_trained_stage()

@@ -36,7 +36,7 @@ from murakit.cache import _lmdb as disk_room
 from murakit.cache import _store as store
 from murakit.cache._base import Files, Memory, TensorRows
 from murakit.cache._lmdb import FILE, open_disk
-from murakit.training._inputs import ViewRows, on_device
+from murakit.training._inputs import ViewRows, rows_on_device
 
 
 @pytest.fixture
@@ -679,7 +679,7 @@ def test_rows_on_a_device_are_the_same_rows(images, tmp_path, monkeypatch, free)
         for k in range(2)
     ]
     for rows in (pixels.open(images.data), ViewRows([view.open(images.data) for view in views])):
-        placed = on_device(rows, "cpu")
+        placed = rows_on_device(rows, "cpu")
         assert placed.stage == rows.stage
         for batch in ([3, 1, 4], [0]):
             ours, theirs = placed.__getitems__(batch), rows.__getitems__(batch)
