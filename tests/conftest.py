@@ -9,7 +9,7 @@ from helpers import TINY
 from PIL import Image
 
 from murakit import load_mura, make_mura, networks
-from murakit.networks._pretrained import forget_weights
+from murakit.networks._pretrained import clear_weights_cache
 
 # Tiny networks gain nothing from threads, and lose much where other processes want the cores too.
 torch.set_num_threads(1)
@@ -24,7 +24,7 @@ def tiny_backbone(monkeypatch):
 @pytest.fixture(autouse=True)
 def fresh_weights():
     """No weights that an earlier test has left for the next network."""
-    forget_weights()
+    clear_weights_cache()
 
 
 @pytest.fixture(autouse=True)

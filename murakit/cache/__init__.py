@@ -1,4 +1,4 @@
-"""What is decoded or computed once: the stores of images and features, on LMDB."""
+"""Cache of decoded images and of the outputs of frozen stages, in an LMDB file or in memory."""
 
 from ._lmdb import CacheWarning
 from ._manage import cache_info, clear_cache

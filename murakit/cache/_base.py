@@ -1,74 +1,94 @@
-"""Arrays of files, each computed once and kept on a storage; see `murakit.cache._store` for what they are."""
+"""Base of the stores: an array for each file, computed once and kept in a folder or in memory."""
 
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from os import PathLike
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ..io._filesystem import identity
 from ..utils._device import free_memory
 from ..utils._progress import progress_bar, say
-from ._lmdb import open_disk, warn
+from ._lmdb import LimitedStorage, open_disk, warn
 
-# What is computed before it is written and handed on: enough to make a commit cheap, little to hold
-# in memory, and little to lose where the process is killed.
-_CHUNK_BYTES = 16 * 2**20
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
-_CHUNK_IMAGES = 256
 
-# Rows that take no more are held as one tensor: batches of a few features are gathered faster than
-# they could be looked up.
-_HELD_BYTES = 128 * 2**20
+# Largest chunk that is computed before it is written. A larger one makes commits cheaper, but takes more
+# memory, and more is lost if the process is killed.
+_MAX_CHUNK_BYTES = 16 * 2**20
 
-# Images that are computed together. Not batch_size: what is stored serves fits of any.
-PASS = 32
+_MAX_CHUNK_IMAGES = 256
+
+# Largest size of rows that are read into memory as one array: indexing an array is much faster than looking
+# up every row of a batch in the storage.
+_IN_MEMORY_BYTES = 128 * 2**20
+
+# Number of images that run through the frozen stages together. It is not the fit's batch_size, because
+# stored outputs are also used by fits with another batch_size.
+FROZEN_BATCH_SIZE = 32
 
 
 class Files:
-    """Paths with the identities of their files, which are looked up when first asked for."""
+    """Paths of image files with an id of each file, which is computed on first use.
 
-    def __init__(self, paths, ids=None):
+    The id is a hash of the file's path, size and time of change.
+    """
+
+    def __init__(self, paths: ArrayLike, ids: NDArray[np.object_] | None = None) -> None:
         self.paths = np.asarray(paths, dtype=object)
         self._ids = ids
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.paths)
 
     @property
-    def ids(self):
+    def ids(self) -> NDArray[np.object_]:
         if self._ids is None:
-            self._ids = np.fromiter((_identity(path) for path in self.paths), dtype=object, count=len(self))
+            self._ids = np.fromiter((_file_id(path) for path in self.paths), dtype=object, count=len(self))
         return self._ids
 
-    def take(self, rows):
+    def take(self, rows: Any) -> "Files":
         return Files(self.paths[rows], None if self._ids is None else self._ids[rows])
 
 
-def _identity(path):
+def _file_id(path):
     return hashlib.blake2b(identity(path).encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 
 class Memory:
-    """A storage in memory, with the methods of a `murakit.cache._lmdb.Disk`."""
+    """Storage in memory, with the methods of `murakit.cache._lmdb.LimitedStorage`.
 
-    place = "in memory"
+    Parameters
+    ----------
+    limit : int or None
+        Most bytes to keep. None: a quarter of the free memory.
+    """
+
+    location = "in memory"
     path = None
 
-    def __init__(self, limit=None):
+    def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
-        # Whether somebody asked for it, and is to be told where it cannot be used.
-        self.wanted = limit is not None
+        # Whether the user set a limit for this storage, and so is warned when it is too small.
+        self.requested = limit is not None
         self.used = 0
-        self.values = {}
+        self.values: dict[bytes, NDArray[np.uint8]] = {}
 
-    def has(self, keys):
+    def has(self, keys: Sequence[bytes]) -> NDArray[np.bool_]:
+        """Return, for each key, whether a value is stored."""
         return np.fromiter((key in self.values for key in keys), dtype=bool, count=len(keys))
 
-    def read(self, keys, out):
+    def read(self, keys: Sequence[bytes], out: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Copy values into the rows of `out`, (n, n_bytes); return which rows were found."""
         found = np.zeros(len(keys), dtype=bool)
         for row, key in enumerate(keys):
             value = self.values.get(key)
@@ -77,178 +97,223 @@ class Memory:
                 found[row] = True
         return found
 
-    def write(self, keys, values):
+    def write(self, keys: Sequence[bytes], values: NDArray[np.uint8]) -> bool:
+        """Store rows of (n, n_bytes); return whether they were stored."""
         self.values.update(zip(keys, values.copy()))
         self.used += values.nbytes
         return True
 
-    def room_for(self, n_values, n_bytes):
+    def room_for(self, n_values: int, n_bytes: int) -> bool:
+        """Return whether `n_values` more values of `n_bytes` each fit into the limit."""
         need = n_values * n_bytes
-        # Other fits may run at the same time; a quarter leaves them theirs.
+        # No more than a quarter of the free memory: other fits may run at the same time.
         return need <= (free_memory() // 4 if self.limit is None else self.limit - self.used)
 
-    def describe(self, group, about):
-        pass
+    def describe(self, group: bytes, settings: Mapping[str, Any]) -> None:
+        """Do nothing: `cache_info` lists only what is on disk."""
 
 
-def storages_of(cache, cache_limit, *, memory=True):
-    """Return where values may be kept: the folder `cache`, then memory for what does not fit there."""
+Storage = Memory | LimitedStorage
+
+
+def open_storages(
+    cache: str | PathLike[str] | None, cache_limit: int | None, *, memory: bool = True
+) -> list[Storage]:
+    """Return the storages to use, in order: the folder `cache`, then memory for what does not fit there."""
     disk = None if cache is None else open_disk(cache, cache_limit)
     storages = [] if disk is None else [disk]
     if memory:
-        # The limit is that of the folder; without one, it is that of the memory.
+        # cache_limit is the limit of the folder, if there is one; otherwise it is the limit of the memory.
         storages.append(Memory(cache_limit if cache is None else None))
     return storages
 
 
 class Store(ABC):
-    """Arrays of one shape and type, one a file, each computed once.
+    """Store of arrays of one shape and dtype, one for each file, each computed once.
 
     Parameters
     ----------
     storages : list
-        Where arrays are looked for, and kept: the first with room.
-    about : dict
-        What decides the values; part of every key.
-    shape, dtype : tuple, str
-        Of one array.
-    what : str
-        What one is called, in the plural.
+        Storages that arrays are read from. New ones are written to the first storage with room.
+    settings : dict
+        All that decides the values, as JSON. Its hash is the first half of every key, so a changed name
+        or value here makes all stored arrays useless.
+    shape : tuple of int
+        Shape of one array.
+    dtype : str
+        Type of one array.
+    label : str
+        Name of the arrays in messages, in the plural.
     verbose : int
+        1: a progress bar, and a line that says where the arrays are kept.
     """
 
-    # Whether single rows can be had without being stored.
+    # Whether `open` may return rows that are not stored: they are then computed whenever they are read.
     lazy = False
+    # Text of the progress bar.
+    progress_label: str
+    # Stage of the network that takes these arrays. None: the first one, which takes pixels.
+    stage: str | None
 
-    def __init__(self, storages, about, shape, dtype, what, verbose=0):
+    def __init__(
+        self,
+        storages: list[Storage],
+        settings: dict[str, Any],
+        shape: Iterable[int],
+        dtype: DTypeLike,
+        label: str,
+        verbose: int = 0,
+    ) -> None:
         self.storages = storages
-        self.about = about
+        self.settings = settings
         self.shape = tuple(shape)
         self.dtype = np.dtype(dtype)
-        self.what = what
+        self.label = label
         self.verbose = verbose
-        self.place = None
+        self.location: str | None = None
         self.n_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
-        self.group = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16).digest()
+        self.group = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16).digest()
 
     @abstractmethod
-    def _compute(self, files):
-        """Yield blocks of arrays, in order, of files that no storage has."""
+    def _compute(self, files: Files) -> Iterator[NDArray]:
+        """Yield the arrays of files in blocks, in order."""
 
-    def present(self, tensor):
-        """Return a tensor (b, *shape) of stored arrays as what a network takes."""
+    def network_layout(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a tensor (b, *shape) of stored arrays with its dimensions in the network's order."""
         return tensor
 
-    def to_tensor(self, block):
-        """Return a block (b, *shape) of stored arrays as what a network takes."""
-        return self.present(torch.from_numpy(block))
+    def to_tensor(self, block: NDArray) -> torch.Tensor:
+        """Return a block (b, *shape) of stored arrays as a tensor for the network."""
+        return self.network_layout(torch.from_numpy(block))
 
-    def open(self, paths, *, report=True):
-        """Compute what is missing, and return the `Rows` of these paths.
+    def open(self, paths: ArrayLike | Files, *, report: bool = True) -> "Rows | None":
+        """Compute and store the missing arrays, and return the `Rows` of these paths.
 
         Parameters
         ----------
         paths : array-like of shape (n,)
-            Files of images.
+            Paths of image files.
         report : bool
-            Whether to `report` where they are kept.
+            Whether to call `report`.
 
         Returns
         -------
         rows : Rows or None
-            None where there is no room to keep them, and they are too dear to compute each time.
+            None if there is no room for the arrays, and computing them whenever they are read would be
+            too slow.
         """
         files = paths if isinstance(paths, Files) else Files(paths)
-        lacking = self.lacking(files)
-        self.place = self.storages[0].place if self.storages else None
+        missing = self.missing_rows(files)
+        self.location = self.storages[0].location if self.storages else None
         for storage in self.storages:
-            if not len(lacking):
+            if not len(missing):
                 break
-            if not storage.room_for(len(lacking), self.n_bytes):
+            if not storage.room_for(len(missing), self.n_bytes):
                 continue
-            self.place = storage.place
-            self._fill(files.take(lacking), storage)
-            # A disk may have failed, and then the next storage gets the rest.
-            lacking = lacking[~self._has(files.take(lacking))]
+            self.location = storage.location
+            self._compute_missing(files.take(missing), storage)
+            # If the disk failed, the next storage gets the rest.
+            missing = missing[~self._is_stored(files.take(missing))]
         if report:
-            self.report(files, len(lacking))
-        return Rows(self, files, stored=not len(lacking)) if self.lazy or not len(lacking) else None
+            self.report(files, len(missing))
+        return Rows(self, files, stored=not len(missing)) if self.lazy or not len(missing) else None
 
-    def lacking(self, files):
-        """Return the rows that are on no storage."""
+    def missing_rows(self, files: Files) -> NDArray[np.intp]:
+        """Return the indices of the files whose arrays are in no storage."""
         if self.storages:
-            # Once for all batches to come: a file that is touched meanwhile stays what it was.
+            # Computes the ids now, for all later batches: a file that is touched meanwhile keeps its id.
             files.ids  # noqa: B018
-        return np.flatnonzero(~self._has(files))
+        return np.flatnonzero(~self._is_stored(files))
 
-    def fits(self, files, others=()):
-        """Tell whether the rows that this store and others of its kind lack fit on one storage."""
-        need = sum(len(store.lacking(files)) for store in (self, *others))
-        return not need or any(storage.room_for(need, self.n_bytes) for storage in self.storages)
+    def fits(self, files: Files, others: Iterable["Store"] = ()) -> bool:
+        """Return whether one storage has room for all that this store, and `others` of its shape, miss."""
+        n_missing = sum(len(store.missing_rows(files)) for store in (self, *others))
+        return not n_missing or any(storage.room_for(n_missing, self.n_bytes) for storage in self.storages)
 
-    def stream(self, paths, batch_size, storage=None, bar=None):
-        """Yield blocks of `batch_size` arrays, in order; what no storage has is computed and kept on `storage`.
+    def stream(
+        self,
+        paths: ArrayLike | Files,
+        batch_size: int,
+        storage: Storage | None = None,
+        bar: "tqdm | None" = None,
+    ) -> Iterator[NDArray]:
+        """Yield blocks of `batch_size` arrays, in order; missing arrays are computed and stored.
 
-        Without a `storage`, it is kept on disk, where there is one with room.
+        Parameters
+        ----------
+        paths : array-like of shape (n,)
+            Paths of image files.
+        batch_size : int
+        storage : Memory, LimitedStorage or None
+            Storage of the arrays that are computed. None: the disk, if there is one. What it has no room
+            for is not stored.
+        bar : tqdm or None
+            Progress bar of the images that are computed.
+
+        Yields
+        ------
+        block : ndarray of shape (b, ...)
         """
         files = paths if isinstance(paths, Files) else Files(paths)
-        chunk = self._chunk(batch_size)
+        chunk = self._chunk_size(batch_size)
         with ThreadPoolExecutor(1) as writer:
             written = None
             for start in range(0, len(files), chunk):
                 part = files.take(slice(start, start + chunk))
                 flat, found = self._read(part)
                 block = flat.view(self.dtype).reshape(len(part), *self.shape)
-                lacking = np.flatnonzero(~found)
-                if len(lacking):
-                    new = part.take(lacking)
+                missing = np.flatnonzero(~found)
+                if len(missing):
+                    new = part.take(missing)
                     done = 0
                     for values in self._compute(new):
-                        block[lacking[done : done + len(values)]] = values
+                        block[missing[done : done + len(values)]] = values
                         done += len(values)
                         if bar is not None:
                             bar.update(len(values))
                     if written is not None:
-                        written.result()  # before the room is asked for that it takes
-                    # Again: what this is computed from may have been written since.
-                    room = storage is None or storage.room_for(len(lacking), self.n_bytes)
-                    target = (storage or self._disk_for(len(lacking))) if room else None
+                        written.result()  # what it wrote is then counted by room_for
+                    # Ask again: the input of this computation may have been stored meanwhile.
+                    room = storage is None or storage.room_for(len(missing), self.n_bytes)
+                    target = (storage or self._disk_for(len(missing))) if room else None
                     if target is not None:
-                        target.describe(self.group, self.about)
-                        # A copy: what is handed on may be changed in place.
-                        written = writer.submit(target.write, self._keys(new), flat[lacking])
+                        target.describe(self.group, self.settings)
+                        # Indexing copies: the caller may change the block that is yielded in place.
+                        written = writer.submit(target.write, self._keys(new), flat[missing])
                 for first in range(0, len(part), batch_size):
                     yield block[first : first + batch_size]
             if written is not None:
                 written.result()
 
-    def _fill(self, files, storage):
-        chunk = self._chunk(PASS)
+    def _compute_missing(self, files, storage):
+        chunk = self._chunk_size(FROZEN_BATCH_SIZE)
         chunks = [files.take(slice(start, start + chunk)) for start in range(0, len(files), chunk)]
         if storage.path is not None:
-            # Each process in an order of its own, so that those which fill one store share the work.
+            # In random order, so that processes that compute the same arrays divide the work.
             np.random.default_rng().shuffle(chunks)
-        with progress_bar(total=len(files), desc=self.doing, unit="image", disable=not self.verbose) as bar:
+        with progress_bar(
+            total=len(files), desc=self.progress_label, unit="image", disable=not self.verbose
+        ) as bar:
             for part in chunks:
-                # Others may have filled it meanwhile.
+                # Other processes may have filled the storage meanwhile.
                 if not storage.room_for(len(part), self.n_bytes):
                     break
-                for _ in self.stream(part, PASS, storage, bar):
+                for _ in self.stream(part, FROZEN_BATCH_SIZE, storage, bar):
                     pass
 
-    def _chunk(self, batch_size):
-        """Return the number of images of whole batches that are computed before they are written."""
-        most = min(_CHUNK_IMAGES, _CHUNK_BYTES // self.n_bytes)
-        return batch_size * max(1, most // batch_size)
+    def _chunk_size(self, batch_size):
+        """Return the number of images, in whole batches, that are computed before they are written."""
+        largest = min(_MAX_CHUNK_IMAGES, _MAX_CHUNK_BYTES // self.n_bytes)
+        return batch_size * max(1, largest // batch_size)
 
     def _disk_for(self, n_values):
         disk = self.storages[0] if self.storages and self.storages[0].path is not None else None
         return disk if disk is not None and disk.room_for(n_values, self.n_bytes) else None
 
     def _keys(self, files):
-        return [self.group + identity for identity in files.ids]
+        return [self.group + file_id for file_id in files.ids]
 
-    def _has(self, files):
+    def _is_stored(self, files):
         found = np.zeros(len(files), dtype=bool)
         for storage in self.storages:
             rest = np.flatnonzero(~found)
@@ -258,7 +323,7 @@ class Store(ABC):
         return found
 
     def _read(self, files):
-        """Return the arrays of files as bytes, (n, n_bytes), and which of them were on a storage."""
+        """Return the arrays of files as bytes (n, n_bytes), and which rows were in a storage."""
         flat = np.empty((len(files), self.n_bytes), dtype=np.uint8)
         found = np.zeros(len(files), dtype=bool)
         for storage in self.storages:
@@ -269,66 +334,82 @@ class Store(ABC):
                 found = storage.read(self._keys(files), flat)
             else:
                 part = np.empty((len(rest), self.n_bytes), dtype=np.uint8)
-                there = storage.read(self._keys(files.take(rest)), part)
-                flat[rest[there]] = part[there]
-                found[rest[there]] = True
+                in_part = storage.read(self._keys(files.take(rest)), part)
+                flat[rest[in_part]] = part[in_part]
+                found[rest[in_part]] = True
         return flat, found
 
-    def report(self, files, n_lacking, n_stores=1):
-        """Say where the arrays are kept, and warn where they do not go where they were meant to."""
-        size = human(len(files) * self.n_bytes * n_stores)
-        subject = f"{self.what} of {len(files)} images" + (f" in {n_stores} views" if n_stores > 1 else "")
+    def report(self, files: Files, n_missing: int, n_stores: int = 1) -> None:
+        """Print where the arrays are kept; warn if they are not in the storage that the user asked for.
+
+        Parameters
+        ----------
+        files : Files
+        n_missing : int
+            Number of arrays that no storage has room for.
+        n_stores : int
+            Number of stores, one for each view, that the message is about.
+        """
+        size = format_bytes(len(files) * self.n_bytes * n_stores)
+        subject = f"{self.label} of {len(files)} images" + (f" in {n_stores} views" if n_stores > 1 else "")
         instead = "read from their files each time" if self.lazy else "computed in every step"
         first = self.storages[0] if self.storages else None
-        if first is not None and first.wanted and (n_lacking or self.place != first.place):
-            leaves = "is free" if first.limit is None else f"cache_limit={human(first.limit)} leaves"
+        if first is not None and first.requested and (n_missing or self.location != first.location):
+            leaves = "is free" if first.limit is None else f"cache_limit={format_bytes(first.limit)} leaves"
             warn(
-                f"{subject} take {size}, more than {leaves} {first.place}: they are "
-                f"{instead if n_lacking else 'kept in memory for this fit'}. Raise cache_limit, make room, or delete "
-                "what is no longer needed with murakit.clear_cache."
+                f"{subject} take {size}, more than {leaves} {first.location}: they are "
+                f"{instead if n_missing else 'kept in memory for this fit'}. Raise cache_limit, free some space, or "
+                "delete a cache that is no longer needed with murakit.clear_cache."
             )
         elif self.verbose:
             kept = (
                 f"are {instead}: there is no room for {size}"
-                if n_lacking
-                else f"are kept {self.place} ({size})"
+                if n_missing
+                else f"are kept {self.location} ({size})"
             )
             say(f"{subject} {kept}")
 
 
 class Rows:
-    """Arrays of a store by row number, as a tensor a batch; usable as a dataset of PyTorch.
+    """Dataset of the arrays of some files: a batch of rows is one tensor.
+
+    It has the methods of a PyTorch dataset.
 
     Parameters
     ----------
     store : Store
     files : Files
     stored : bool
-        Whether all of them are on a storage; else they are computed each time.
+        Whether all arrays are in a storage; otherwise they are computed whenever they are read.
+
+    Attributes
+    ----------
+    stage : str or None
+        Stage of the network that takes the rows. None: the first one, which takes pixels.
     """
 
-    def __init__(self, store, files, *, stored):
+    def __init__(self, store: Store, files: Files, *, stored: bool) -> None:
         self.store = store
         self.files = files
         self.stored = stored
         self.stage = store.stage
         self.n_bytes = len(files) * store.n_bytes
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.files)
 
     @property
-    def held(self):
-        """Whether they lie in memory as one array, so that a batch is gathered at once."""
-        return self.stored and self.n_bytes <= _HELD_BYTES
+    def in_memory(self) -> bool:
+        """Whether the rows are one array in memory, so that reading a batch takes almost no time."""
+        return self.stored and self.n_bytes <= _IN_MEMORY_BYTES
 
-    def __getitem__(self, rows):
-        chosen = np.arange(len(self))[rows]
-        batch = self.__getitems__(np.atleast_1d(chosen))
-        return batch if chosen.ndim else batch[0]
+    def __getitem__(self, rows: Any) -> torch.Tensor:
+        indices = np.arange(len(self))[rows]
+        batch = self.__getitems__(np.atleast_1d(indices))
+        return batch if indices.ndim else batch[0]
 
-    def __getitems__(self, rows):
-        """Return the batch (b, ...) of some rows."""
+    def __getitems__(self, rows: ArrayLike) -> torch.Tensor:
+        """Return a batch (b, ...): the arrays of some rows."""
         rows = np.asarray(rows)
         if self._array is not None:
             return self.store.to_tensor(self._array[rows])
@@ -336,7 +417,7 @@ class Rows:
 
     @cached_property
     def _array(self):
-        return self._gather(np.arange(len(self))) if self.held else None
+        return self._gather(np.arange(len(self))) if self.in_memory else None
 
     def _gather(self, rows):
         files = self.files.take(rows)
@@ -345,25 +426,40 @@ class Rows:
 
 
 class TensorRows:
-    """Rows that are a tensor, on any device."""
+    """Dataset of rows that are one tensor, on any device.
 
-    held = True
+    Parameters
+    ----------
+    tensor : Tensor of shape (n, ...)
+    network_layout : callable
+        Changes the order of a batch's dimensions to the network's.
+    stage : str or None
+        Stage of the network that takes the rows. None: the first one, which takes pixels.
+    """
 
-    def __init__(self, tensor, present=lambda tensor: tensor, stage=None):
+    in_memory = True
+
+    def __init__(
+        self,
+        tensor: torch.Tensor,
+        network_layout: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor,
+        stage: str | None = None,
+    ) -> None:
         self.tensor = tensor
-        self.present = present
+        self.network_layout = network_layout
         self.stage = stage
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.tensor)
 
-    def __getitems__(self, rows):
+    def __getitems__(self, rows: ArrayLike) -> torch.Tensor:
+        """Return a batch (b, ...) of some rows."""
         rows = torch.as_tensor(rows, device=self.tensor.device)
-        return self.present(self.tensor.index_select(0, rows))
+        return self.network_layout(self.tensor.index_select(0, rows))
 
 
-def human(n_bytes):
-    """Return a number of bytes as a person reads it."""
+def format_bytes(n_bytes: float) -> str:
+    """Return a number of bytes as text with a unit, such as "1.5 MB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if n_bytes < 1000 or unit == "GB":
             return f"{n_bytes:.3g} {unit}"

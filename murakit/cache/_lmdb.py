@@ -1,4 +1,4 @@
-"""A storage on disk: values under keys in one LMDB file, which many processes read and fill at once."""
+"""Storage on disk: keys and values in one LMDB file, which many processes read and write at once."""
 
 import errno
 import inspect
@@ -9,81 +9,85 @@ import time
 import warnings
 import weakref
 import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import lmdb
 import numpy as np
+from numpy.typing import NDArray
 
 from ..utils._threading import Lock
 
-# Raised when the layout of keys or values changes; stores of another format are left alone.
+# Version of the layout of keys and values. A file of another version is neither read nor changed.
 FORMAT = 1
 
 FILE = "murakit.lmdb"
 
 _FORMAT_KEY = b"murakit"
 
-_ABOUT = b"about:"
+_DESCRIPTION_PREFIX = b"about:"
 
-_CHECKSUM = 4
+_CHECKSUM_BYTES = 4
 
-_FIRST_MAP = 2**30
+_INITIAL_MAP_SIZE = 2**30
 
-# Of a disk's free space, what is left to others where no limit is given.
-_LEFT_FREE = 2**30
+# Free space that is left on the disk if no limit is given, in bytes.
+_RESERVED_BYTES = 2**30
 
-# Seconds that a file may be shorter than it counts, while the process that writes it lengthens it.
-_OTHERS_TURN = 1.0
+# Seconds to wait while a file is shorter than its header says: another process may be lengthening it.
+_GROWTH_TIMEOUT = 1.0
 
-_FAILURES = (lmdb.Error, OSError)
+_ERRORS = (lmdb.Error, OSError)
 
-_NO_ACCESS = (errno.EACCES, errno.EROFS, errno.EPERM)
+_ACCESS_ERRORS = (errno.EACCES, errno.EROFS, errno.EPERM)
 
 
 class CacheWarning(UserWarning):
-    """A cache that cannot do all it was asked for; the message says what happens instead."""
+    """Warning that a cache cannot be used as asked; the message says what is done instead."""
 
 
-# LMDB allows one handle a file in a process; it is shared, and closed when nobody holds it any more.
-_open_disks = weakref.WeakValueDictionary()
+# Open files by path. LMDB allows only one handle for a file in a process, so all storages of that file share it.
+# It is closed when the last of them is deleted.
+_open_disks: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 
 _opening = Lock()
 
 
-def open_disk(folder, limit=None):
-    """Return the storage of a folder, or None where it cannot be used, with a warning that says so.
+def open_disk(folder: str | os.PathLike[str], limit: int | None = None) -> "LimitedStorage | None":
+    """Return the storage of a folder; or warn, and return None, if the folder cannot be used.
 
     Parameters
     ----------
     folder : str or os.PathLike
-        Made where it does not exist.
+        Created if it does not exist.
     limit : int or None
-        Most bytes that its file may take; None: all but 1 GiB of the free space.
+        Largest size of the file, in bytes. None: all of the free space but 1 GiB.
     """
-    path = path_in(folder)
+    path = cache_file(folder)
     folder = os.path.dirname(path)
     try:
         os.makedirs(folder, exist_ok=True)
         disk = connect(path)
-    except _FAILURES as error:
+    except _ERRORS as error:
         warn(
-            f"cache={folder!r} cannot be used: {_reason(error)}. What would be kept there is computed for "
-            f"this run alone. {_remedy(error, folder)}"
+            f"cache={folder!r} cannot be used: {_reason(error)}. Nothing is kept there: what this "
+            f"run needs is computed for it alone. {_remedy(error, folder)}"
         )
         return None
     if not disk.writable and disk.failed is None:
         warn(
-            f"cache={folder!r} cannot be written to: what it holds is used, the rest is computed for this run "
-            "alone. Allow writing there, or pass another folder."
+            f"cache={folder!r} cannot be written to: its contents are used, and the rest is computed for this "
+            "run alone. Allow writing there, or pass another folder."
         )
     return LimitedStorage(disk, limit)
 
 
-def connect(path):
-    """Return the `Disk` of a file, the one that is open already where there is one; raise as that does."""
+def connect(path: str) -> "Disk":
+    """Return the `Disk` of a file; the same one for each call as long as the file stays open."""
     with _opening:
         disk = _open_disks.get(path)
-        # A file that was deleted, or made anew by another process, is no longer this one. After a
-        # fork, LMDB forbids to go on with the parent's handle.
+        # Another process may have deleted the file or replaced it. And after a fork, LMDB forbids the use of
+        # the parent's handle.
         if disk is not None and not disk.is_current():
             disk.close()
             disk = None
@@ -93,9 +97,9 @@ def connect(path):
         return disk
 
 
-def delete(folder):
-    """Delete the file of a folder; return the bytes that it took."""
-    path = path_in(folder)
+def delete(folder: str | os.PathLike[str]) -> int:
+    """Delete the cache in a folder; return its size on disk in bytes."""
+    path = cache_file(folder)
     freed = 0
     with _opening:
         disk = _open_disks.pop(path, None)
@@ -103,69 +107,74 @@ def delete(folder):
             disk.close()
         for name in (path, f"{path}-lock"):
             try:
-                found = os.stat(name)
+                status = os.stat(name)
                 os.remove(name)
             except FileNotFoundError:
                 continue
-            # A file with holes takes less than its length.
-            freed += getattr(found, "st_blocks", found.st_size / 512) * 512
+            # A sparse file takes less space than its length.
+            freed += getattr(status, "st_blocks", status.st_size / 512) * 512
     return int(freed)
 
 
-def path_in(folder):
-    """Return the path of the file in a folder."""
-    # Of a folder with two names, one: LMDB must not open a file twice.
+def cache_file(folder: str | os.PathLike[str]) -> str:
+    """Return the path of the cache's file in a folder."""
+    # Links are resolved: LMDB must not open one file twice, under two names.
     return os.path.join(os.path.realpath(os.path.expanduser(os.fspath(folder))), FILE)
 
 
 class Disk:
-    """Values under keys, each with a checksum, in one file.
+    """Key-value file on disk, with a checksum for each value.
 
-    A value is there whole or not at all, whenever a writer is killed. Every failure of the disk
-    ends in a warning and in values that are not found; it never raises and never returns other
-    bytes than those that were written.
+    Writes are atomic: a process that is killed leaves a value complete or not stored. If the disk fails,
+    the methods warn and treat values as not found. They never raise, and never return bytes other than
+    those that were written.
 
     Parameters
     ----------
     path : str
-        The file. Raises `lmdb.Error` or `OSError` where it cannot be opened.
+        Path of the file.
+
+    Raises
+    ------
+    lmdb.Error, OSError
+        If the file cannot be opened.
     """
 
-    place = "on disk"
+    location = "on disk"
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self.path = path
         self.pid = os.getpid()
-        # LMDB's handles may be shared by threads, but the map may only grow while none reads.
+        # Threads may share LMDB's handle, but the map may only grow while no thread reads.
         self.lock = Lock()
-        self.failed = None
-        self.corrupt = set()
+        self.failed: Exception | None = None
+        self.corrupt: set[bytes] = set()
         self.env, self.writable = _open(path)
         try:
-            self._check()
+            self._check_file()
         except BaseException:
             self.env.close()
             raise
-        self.file = _identity(path)
+        self.file = _device_and_inode(path)
 
-    def _check(self):
-        deadline = time.monotonic() + _OTHERS_TURN
-        while self._lacks_pages():
+    def _check_file(self):
+        deadline = time.monotonic() + _GROWTH_TIMEOUT
+        while self._is_too_short():
             if time.monotonic() > deadline:
-                # Reading beyond its end would kill the process.
+                # Reading beyond the end of a mapped file would kill the process.
                 raise lmdb.CorruptedError("the file has been cut short")
-            time.sleep(0.01)  # another process may be about to lengthen it: see `_pad`
-        written = self._format(write=False)
+            time.sleep(0.01)  # another process may be lengthening the file: see `_lengthen`
+        written = self._read_format(write=False)
         if written is None and self.writable:
-            written = self._format(write=True)
-        if written is not None and (found := _format_of(written)) != FORMAT:
+            written = self._read_format(write=True)
+        if written is not None and (found := _parse_format(written)) != FORMAT:
             raise lmdb.VersionMismatchError(
                 f"it was written by another version of murakit (format {found}; this one writes {FORMAT})"
             )
 
-    def _format(self, write):
-        # The key and the number of entries have to come from one snapshot: another process may be
-        # making the same file at this moment.
+    def _read_format(self, write):
+        # One transaction for both the key and the number of entries: another process may be creating the
+        # file at this moment.
         with self._begin(write=write) as txn:
             written = txn.get(_FORMAT_KEY)
             if written is not None:
@@ -177,60 +186,62 @@ class Disk:
         return None
 
     @property
-    def wanted(self):
-        """Whether it was asked for and can be used: of a failure, its user has been told already."""
+    def requested(self) -> bool:
+        """Whether to warn if values are not stored here; after a failure, the user was warned already."""
         return self.writable
 
-    def is_current(self):
-        """Tell whether the open file is still the one that its path names, in this process."""
-        return self.pid == os.getpid() and self.env is not None and _identity(self.path) == self.file
+    def is_current(self) -> bool:
+        """Return whether this process opened the file, and the file at that path is still the same."""
+        return self.pid == os.getpid() and self.env is not None and _device_and_inode(self.path) == self.file
 
-    def close(self):
+    def close(self) -> None:
+        """Close LMDB's handle; later reads find nothing, with a warning."""
         with self.lock:
             env, self.env = self.env, None
             if env is not None:
                 env.close()
 
-    # -- what every storage does --------------------------------------------------------------
+    # -- methods of every storage -----------------------------------------------------------
 
-    def has(self, keys):
-        """Tell which keys have a value, as an array of bool."""
-        return self._look(keys, lambda txn, row, key: txn.get(key) is not None)
+    def has(self, keys: Sequence[bytes]) -> NDArray[np.bool_]:
+        """Return, for each key, whether a value is stored."""
+        return self._look_up(keys, lambda txn, row, key: txn.get(key) is not None)
 
-    def read(self, keys, out):
-        """Copy values into the rows of `out`, (n, n_bytes) uint8; tell which were there, whole."""
+    def read(self, keys: Sequence[bytes], out: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Copy values into the rows of `out`, (n, n_bytes); return which rows were found intact."""
 
         def copy(txn, row, key):
             value = txn.get(key)
-            if value is None or len(value) != out.shape[1] + _CHECKSUM:
+            if value is None or len(value) != out.shape[1] + _CHECKSUM_BYTES:
                 return False
             out[row] = np.frombuffer(value, np.uint8, out.shape[1])
-            if zlib.crc32(out[row]).to_bytes(_CHECKSUM, "little") == bytes(value[-_CHECKSUM:]):
+            if zlib.crc32(out[row]).to_bytes(_CHECKSUM_BYTES, "little") == bytes(value[-_CHECKSUM_BYTES:]):
                 return True
-            self._note_corrupt(key)
+            self._add_corrupt(key)
             return False
 
-        return self._look(keys, copy)
+        return self._look_up(keys, copy)
 
-    def write(self, keys, values):
-        """Store rows of (n, n_bytes) uint8 at once; return whether they were."""
+    def write(self, keys: Sequence[bytes], values: NDArray[np.uint8]) -> bool:
+        """Store rows of (n, n_bytes) in one transaction; return whether they were stored."""
         if not self.writable:
             return False
         pairs = [
-            (key, b"".join((value.data, zlib.crc32(value).to_bytes(_CHECKSUM, "little"))))
+            (key, b"".join((value.data, zlib.crc32(value).to_bytes(_CHECKSUM_BYTES, "little"))))
             for key, value in zip(keys, values)
         ]
         return self._put(pairs)
 
-    def room_for(self, n_values, n_bytes, limit=None):
-        """Tell whether that many values more are within a limit and on the disk."""
+    def room_for(self, n_values: int, n_bytes: int, limit: int | None = None) -> bool:
+        """Return whether `n_values` more values of `n_bytes` each fit into the limit and on the disk."""
         if not self.writable:
             return False
         page = 4096
-        # Where few values share a page, keys in random order can leave one alone in each.
-        alone = n_bytes > page // 8
-        pages = n_values * -(-(n_bytes + 64) // page) if alone else -(-2 * n_values * n_bytes // page)
-        # And the tree's own: entries of those values, and copies of what a write changes.
+        # Keys come in random order, so in the worst case a large value has pages of its own, and the pages
+        # of small values are half full.
+        is_large = n_bytes > page // 8
+        pages = n_values * -(-(n_bytes + 64) // page) if is_large else -(-2 * n_values * n_bytes // page)
+        # Further pages for the nodes of the B+ tree, and for the copies that a write makes of changed pages.
         need = (pages + n_values // 16 + 4) * page
         try:
             free = shutil.disk_usage(os.path.dirname(self.path)).free
@@ -239,27 +250,28 @@ class Disk:
             return False
         if limit is not None:
             return used + need <= limit and need <= free
-        return need <= free - min(_LEFT_FREE, free // 10)
+        return need <= free - min(_RESERVED_BYTES, free // 10)
 
-    def describe(self, group, about):
-        """Note what the keys that begin with `group` stand for, for `cache_info`."""
-        if self.writable and not self.has([_ABOUT + group])[0]:
-            self._put([(_ABOUT + group, json.dumps(about).encode())])
+    def describe(self, group: bytes, settings: Mapping[str, Any]) -> None:
+        """Store the settings of the values whose keys begin with `group`; `cache_info` lists them."""
+        if self.writable and not self.has([_DESCRIPTION_PREFIX + group])[0]:
+            self._put([(_DESCRIPTION_PREFIX + group, json.dumps(settings).encode())])
 
-    def contents(self):
-        """Yield each description with its number of values and their bytes."""
-        counts, about = {}, {}
+    def contents(self) -> Iterator[tuple[dict[str, Any], int, int]]:
+        """Yield the settings of each group of values, the number of values, and their size in bytes."""
+        counts: dict[bytes, tuple[int, int]] = {}
+        settings: dict[bytes, dict[str, Any]] = {}
         with self.lock, self._begin() as txn:
             for key, value in txn.cursor():
                 key = bytes(key)
-                if key.startswith(_ABOUT):
-                    about[key.removeprefix(_ABOUT)] = json.loads(bytes(value))
+                if key.startswith(_DESCRIPTION_PREFIX):
+                    settings[key.removeprefix(_DESCRIPTION_PREFIX)] = json.loads(bytes(value))
                 elif key != _FORMAT_KEY:
-                    # Keys are a group and an identity of fixed lengths; see _store.py.
+                    # A key is a group of 16 bytes and the id of a file; see `Store` in _base.py.
                     n_values, n_bytes = counts.get(key[:16], (0, 0))
                     counts[key[:16]] = n_values + 1, n_bytes + len(value)
         for group, (n_values, n_bytes) in counts.items():
-            yield about.get(group, {}), n_values, n_bytes
+            yield settings.get(group, {}), n_values, n_bytes
 
     # -- LMDB -------------------------------------------------------------------------------
 
@@ -269,11 +281,11 @@ class Disk:
         try:
             return self.env.begin(buffers=True, **kwargs)
         except lmdb.MapResizedError:
-            # Another process has made the file longer than this one has mapped.
+            # Another process has made the file longer than the part that this process has mapped.
             self.env.set_mapsize(0)
             return self.env.begin(buffers=True, **kwargs)
 
-    def _look(self, keys, function):
+    def _look_up(self, keys, function):
         found = np.zeros(len(keys), dtype=bool)
         if self.failed is not None:
             return found
@@ -281,7 +293,7 @@ class Disk:
             with self.lock, self._begin() as txn:
                 for row, key in enumerate(keys):
                     found[row] = function(txn, row, key)
-        except _FAILURES as error:
+        except _ERRORS as error:
             self._fail(error, "read")
             found[:] = False
         return found
@@ -298,103 +310,103 @@ class Disk:
                     except lmdb.MapFullError:
                         need = sum(len(value) + 8192 for _, value in pairs)
                         self.env.set_mapsize(2 * self.env.info()["map_size"] + need)
-                self._pad()
-        except _FAILURES as error:
+                self._lengthen()
+        except _ERRORS as error:
             self._fail(error, "written to")
             return False
         if self.corrupt:
             self.corrupt.difference_update(key for key, _ in pairs)
         return True
 
-    def _pad(self):
-        """Keep the file as long as LMDB counts it, which it is not after pages at its end came free."""
-        if self._lacks_pages():
-            with self._begin(write=True):  # nobody else makes it longer meanwhile
-                if self._lacks_pages():
-                    os.truncate(self.path, self._counted())
+    def _lengthen(self):
+        """Make the file as long as LMDB's header says: it is shorter if pages at its end were freed."""
+        if self._is_too_short():
+            with self._begin(write=True):  # a lock: no other process lengthens the file meanwhile
+                if self._is_too_short():
+                    os.truncate(self.path, self._expected_size())
 
-    def _lacks_pages(self):
-        counted = self._counted()  # before its length is asked for, which only grows
-        return counted > os.path.getsize(self.path)
+    def _is_too_short(self):
+        expected = self._expected_size()  # first, because the file may only become longer meanwhile
+        return expected > os.path.getsize(self.path)
 
-    def _counted(self):
+    def _expected_size(self):
         return (self.env.info()["last_pgno"] + 1) * self.env.stat()["psize"]
 
-    def _fail(self, error, what):
+    def _fail(self, error, action):
         self.writable = False
-        if what == "read":
+        if action == "read":
             self.failed = error
         warn(
-            f"cache={os.path.dirname(self.path)!r} cannot be {what} any more: {_reason(error)}. What it lacks is "
-            f"computed for this run alone. {_remedy(error, os.path.dirname(self.path))}"
+            f"cache={os.path.dirname(self.path)!r} cannot be {action} any more: {_reason(error)}. Missing values "
+            f"are computed for this run alone. {_remedy(error, os.path.dirname(self.path))}"
         )
 
-    def _note_corrupt(self, key):
+    def _add_corrupt(self, key):
         if not self.corrupt:
             warn(
-                f"cache={os.path.dirname(self.path)!r} is damaged: values do not have the checksum that they were "
-                "written with. They are computed anew. Check the disk; murakit.clear_cache deletes the cache."
+                f"cache={os.path.dirname(self.path)!r} is damaged: some values do not match their checksums. "
+                "They are computed anew. Check the disk; murakit.clear_cache deletes the cache."
             )
         self.corrupt.add(key)
 
 
 class LimitedStorage:
-    """A `Disk` under a limit of one user, for the handle is shared by all users of a folder.
+    """Storage on disk with a size limit: all storages of a folder share one `Disk`, but not the limit.
 
     Parameters
     ----------
     disk : Disk
     limit : int or None
-        Most bytes that its file may take.
+        Largest size of the file, in bytes. None: all of the free space but 1 GiB.
     """
 
-    def __init__(self, disk, limit):
+    def __init__(self, disk: Disk, limit: int | None) -> None:
         self.disk = disk
         self.limit = limit
         self.path = disk.path
-        self.place = disk.place
+        self.location = disk.location
         self.has = disk.has
         self.read = disk.read
         self.write = disk.write
         self.describe = disk.describe
 
     @property
-    def wanted(self):
-        """Whether somebody asked for it, and is to be warned where it cannot be used."""
-        return self.disk.wanted
+    def requested(self) -> bool:
+        """Whether to warn if values are not stored here."""
+        return self.disk.requested
 
-    def room_for(self, n_values, n_bytes):
-        """Tell whether that many values more are within the limit and on the disk."""
+    def room_for(self, n_values: int, n_bytes: int) -> bool:
+        """Return whether `n_values` more values of `n_bytes` each fit into the limit and on the disk."""
         return self.disk.room_for(n_values, n_bytes, self.limit)
 
 
 def _open(path):
-    """Return the LMDB environment of a file and whether it can be written to."""
-    kwargs = {"subdir": False, "map_size": _FIRST_MAP, "meminit": False, "max_readers": 1024}
+    """Return the LMDB environment of a file, and whether it can be written to."""
+    kwargs = {"subdir": False, "map_size": _INITIAL_MAP_SIZE, "meminit": False, "max_readers": 1024}
     try:
         env = lmdb.open(path, **kwargs)
-        # Readers that were killed would keep pages from being used again.
+        # Removes readers whose process was killed: LMDB would not reuse the pages that they read.
         env.reader_check()
         return env, True
-    except _FAILURES as error:
-        if not os.path.isfile(path) or _errno(error) not in _NO_ACCESS:
+    except _ERRORS as error:
+        if not os.path.isfile(path) or _errno(error) not in _ACCESS_ERRORS:
             raise
     try:
         return lmdb.open(path, readonly=True, **kwargs), False
-    except _FAILURES:
-        # The lock file may be out of reach as well; then nobody writes here.
+    except _ERRORS:
+        # The lock file cannot be opened either. Reading without it is safe, as nobody can write here.
         return lmdb.open(path, readonly=True, lock=False, **kwargs), False
 
 
-def _identity(path):
+def _device_and_inode(path):
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
-def _format_of(written):
+def _parse_format(written):
     try:
         return json.loads(written)["format"]
     except (ValueError, KeyError, TypeError):
@@ -407,7 +419,7 @@ def _errno(error):
 
 def _reason(error):
     if isinstance(error, lmdb.InvalidError) and "MDB_INVALID" in str(error):
-        return "its file is no LMDB database, or a damaged one"
+        return "its file is not an LMDB database, or is damaged"
     if isinstance(error, lmdb.VersionMismatchError) and "MDB_" in str(error):
         return "its file was written by another version of LMDB"
     return str(error)
@@ -416,18 +428,18 @@ def _reason(error):
 def _remedy(error, folder):
     if _errno(error) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "Make room on that disk, or pass another folder."
-    if _errno(error) in (*_NO_ACCESS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+    if _errno(error) in (*_ACCESS_ERRORS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
         return "Allow writing there, or pass another folder."
-    return f"murakit.clear_cache({folder!r}) deletes it, so that it is made anew; or pass another folder."
+    return f"murakit.clear_cache({folder!r}) deletes it, and the next run creates it again; or pass another folder."
 
 
-def warn(message):
-    """Warn whoever called murakit."""
-    warnings.warn(message, CacheWarning, stacklevel=_depth())
+def warn(message: str) -> None:
+    """Give a `CacheWarning` whose location is the user's line that called murakit."""
+    warnings.warn(message, CacheWarning, stacklevel=_user_stacklevel())
 
 
-def _depth():
-    """Return the level of the first caller outside murakit, which is what a user knows."""
+def _user_stacklevel():
+    """Return the `stacklevel` of the first caller outside murakit."""
     level, frame = 1, inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__", "").startswith("murakit."):
         level, frame = level + 1, frame.f_back

@@ -1,34 +1,34 @@
-"""What a user does with a cache: see what it holds, and delete it."""
+"""Public functions for a cache: list its contents, and delete it."""
 
 import os
 
 import lmdb
 import pandas as pd
 
-from ._lmdb import connect, delete, path_in
+from ._lmdb import cache_file, connect, delete
 
 
-def clear_cache(folder):
-    """Delete what murakit has stored in a folder, and nothing else there.
+def clear_cache(folder: str | os.PathLike[str]) -> int:
+    """Delete the cache that murakit has made in a folder; other files there are kept.
 
     Parameters
     ----------
     folder : str or os.PathLike
-        What was passed as ``cache=``.
+        The folder that was passed as ``cache=``.
 
     Returns
     -------
     freed : int
-        Bytes that the deleted files took.
+        Size of the deleted files on disk, in bytes.
 
     Raises
     ------
     OSError
-        Where they cannot be deleted.
+        If a file cannot be deleted.
 
     See Also
     --------
-    cache_info : What a cache holds.
+    cache_info : List the contents of a cache.
 
     Examples
     --------
@@ -40,29 +40,30 @@ def clear_cache(folder):
     return delete(folder)
 
 
-def cache_info(folder):
-    """Return what murakit has stored in a folder.
+def cache_info(folder: str | os.PathLike[str]) -> pd.DataFrame:
+    """List the contents of the cache in a folder.
 
     Parameters
     ----------
     folder : str or os.PathLike
-        What was passed as ``cache=``.
+        The folder that was passed as ``cache=``.
 
     Returns
     -------
     info : DataFrame
-        One row for all that was made in one way: ``kind`` ("images" or "features"), ``what``
-        (``image_size`` and the like), ``n_images`` and ``n_bytes``; the largest first. The sum of
-        ``n_bytes`` is a little less than the file takes.
+        One row for all images, or features, that were computed with the same settings; the largest
+        first. Columns: ``kind`` ("images" or "features"), ``what`` (dict of the settings, such as
+        ``image_size``), ``n_images`` and ``n_bytes``. The sum of ``n_bytes`` is a little less than the
+        size of the file.
 
     Raises
     ------
     OSError
-        Where there is a cache that cannot be read.
+        If the cache cannot be read.
 
     See Also
     --------
-    clear_cache : Delete it.
+    clear_cache : Delete a cache.
 
     Examples
     --------
@@ -74,7 +75,7 @@ def cache_info(folder):
     Index: []
     """
     rows = []
-    path = path_in(folder)
+    path = cache_file(folder)
     if os.path.isfile(path):
         try:
             contents = list(connect(path).contents())
@@ -82,8 +83,8 @@ def cache_info(folder):
             raise OSError(
                 f"The cache in {os.path.dirname(path)!r} cannot be read: {error}. murakit.clear_cache deletes it."
             ) from error
-        for about, n_images, n_bytes in contents:
-            kind = about.pop("kind", "unknown")
-            rows.append((kind, about, n_images, n_bytes))
+        for settings, n_images, n_bytes in contents:
+            kind = settings.pop("kind", "unknown")
+            rows.append((kind, settings, n_images, n_bytes))
     info = pd.DataFrame(rows, columns=["kind", "what", "n_images", "n_bytes"])
     return info.sort_values("n_bytes", ascending=False, ignore_index=True)

@@ -20,7 +20,7 @@ from ..datasets._patients import known_after, known_among
 from ..datasets._samples import SampleTable
 from ..metrics._predictions import mean_of_groups
 from ..model_selection._split import patient_holdout
-from ..networks._frozen import forget, make_own, refresh
+from ..networks._frozen import drop_cache, drop_if_changed, unshare_weights
 from ..training._batches import TrainingData
 from ..training._loss_weights import class_table, region_table, region_weights
 from ..training._net import OPTIMIZERS, TrainingNet, check_callbacks
@@ -306,7 +306,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     def _resume_optimizer(self, net):
         """Take up the momenta of the last partial_fit, where the optimizer is still the same."""
         kept = getattr(self, "_optimizer_state", None)
-        if kept is None or kept[0] != net.layout:
+        if kept is None or kept[0] != net.optimizer_layout:
             return
         rates = [(group["lr"], group["weight_decay"]) for group in net.optimizer_.param_groups]
         net.optimizer_.load_state_dict(kept[1])
@@ -386,7 +386,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         before = (self.train_patients_, self.validation_patients_) if continued else None
         trained, held = known_after(before, train.patient_names(), valid and valid.patient_names())
         state = net.optimizer_.state_dict() if one_epoch else None
-        self._optimizer_state = state and (net.layout, state)
+        self._optimizer_state = state and (net.optimizer_layout, state)
         best, score = net.best_epoch_, net.best_score_
         history = pd.DataFrame([{k: v for k, v in row.items() if k != "batches"} for row in net.history])
         history = history.drop(columns=[c for c in history if c.endswith("_batch_count")])
@@ -412,7 +412,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         if not hasattr(self, "_net"):
             raise AttributeError(f"this {type(self).__name__} is not fitted, so it has no net_ yet")
         # Whoever asks for it may change it; its frozen stages are those of other models too.
-        make_own(self._net.module_)
+        unshare_weights(self._net.module_)
         return self._net
 
     # -- the machine ------------------------------------------------------------------------
@@ -431,7 +431,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         samples = self._read_samples(X)
         device = self._device(predicting=True)
         network = self._net.module_
-        refresh(network)
+        drop_if_changed(network)
         try:
             placed(network, device).eval()
             with torch.inference_mode(), freed_memory_kept():
@@ -446,7 +446,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
                 )
         finally:
             if device != "cpu":
-                forget(network.to("cpu"))
+                drop_cache(network.to("cpu"))
         proba = mean_of_groups(np.exp(per_image), samples.row, samples.n_rows)
         # Above zero, so that log-odds stay finite.
         proba = np.maximum(proba, np.finfo(np.float64).tiny)

@@ -17,12 +17,12 @@ from ..io._images import PIXELS
 from ..metrics._labels import positive_index
 from ..metrics._predictions import predicted_codes
 from ..networks._build import build_radiograph, find_backbone
-from ..networks._network import LEAST_PORTION, SigmoidHead, log_probabilities
+from ..networks._network import MIN_CHUNK_SIZE, SigmoidHead, log_probabilities
 from ..networks._onnx import onnx_logits, require_onnx
-from ..networks._pretrained import known_in
+from ..networks._pretrained import patients_of_weights
 from ..networks.augmentation import Augmentation
-from ..training._checkpoint import Checkpoint, weights_of
-from ..training._inputs import Sources
+from ..training._checkpoint import Checkpoint, weight_arrays
+from ..training._inputs import NetworkInputs
 from ..utils._validation import plain
 from ..utils._versions import __version__
 from ._base import NetClassifier
@@ -511,7 +511,7 @@ class MuraClassifier(NetClassifier):
     def _train(self, train, valid, classes, seeds, *, continued, one_epoch=False):
         if not one_epoch:
             self._check_phases(continued)
-        before = None if continued else known_in(self.weights)
+        before = None if continued else patients_of_weights(self.weights)
         if before is not None:
             self._warn_of_known(before, (train, valid))
         super()._train(train, valid, classes, seeds, continued=continued, one_epoch=one_epoch)
@@ -605,7 +605,7 @@ class MuraClassifier(NetClassifier):
             )
         params = {name: plain(value) for name, value in self.get_params().items() if name not in _NO_MATTER}
         versions = __version__, torch.__version__, PIXELS
-        parts = [repr((versions, sorted(params.items()))), *weights_of(network)]
+        parts = [repr((versions, sorted(params.items()))), *weight_arrays(network)]
         for data in (train,) if valid is None else (train, valid):
             # The files themselves, not only their names.
             items = data.samples.path
@@ -632,7 +632,7 @@ class MuraClassifier(NetClassifier):
             "autocast": self._autocast(device),
             "fitting": fitting,
         }
-        return Sources(network, unfreeze, verbose=self.verbose if fitting else 0, **settings)
+        return NetworkInputs(network, unfreeze, verbose=self.verbose if fitting else 0, **settings)
 
     def _training_inputs(self, network, parts, device, head_epochs):
         unfreeze = self._first_trained_stage()
@@ -653,9 +653,10 @@ class MuraClassifier(NetClassifier):
     def _log_proba_batches(self, network, items, device):
         sources = self._sources(network, self._net.unfreeze, device, fitting=False)
         by_onnx = self.runtime == "onnx" and device == "cpu"
-        # A few images are not filled up to a whole portion, which would take several times as long. What is
-        # stored was: without it, what PyTorch predicts would depend on what is stored, in its last bits.
-        exact = len(items) >= LEAST_PORTION
+        # A few images are not padded to a whole chunk, which would take several times as long. Stored
+        # activations were computed in whole chunks, so they are not used here: else the last bits of a
+        # prediction would depend on what is stored.
+        exact = len(items) >= MIN_CHUNK_SIZE
         for inputs, begin in sources.for_prediction(items, mirrored=self.tta, stored=exact):
             done = []
             for batch in inputs:

@@ -1,4 +1,4 @@
-"""Backbones as named stages: their weights, freezing, fused and ONNX forms, augmentation of a batch."""
+"""Networks: backbones split into named stages, their weights, freezing, fusion, ONNX, and augmentation."""
 
 from ._backbones import BACKBONES, Backbone
 from ._build import build_radiograph, find_backbone, list_backbones

@@ -1,6 +1,6 @@
-"""The table of backbones: models of torchvision, and a small one, taken apart into named stages."""
+"""Table of backbones: models of torchvision, and a small one, each split into named stages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -12,42 +12,42 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Backbone:
-    """One entry of the table of backbones.
+    """Backbone that a network can be built on: one entry of the table.
 
     Parameters
     ----------
     name : str
-        The name that users pass, and torchvision's where it has the model.
+        Name that users pass: torchvision's name of the model, or "timm/NAME".
     stages : tuple of str
-        Names of the stages, from the image to the features.
+        Names of the stages, from the first to the last.
     n_features : int
         Number of features after the last stage and the pooling.
     build : callable
-        Returns the model with random weights, in the form that its state dicts are for.
+        Returns the whole model with random weights; its state dicts have this model's keys.
     take_apart : callable
-        Turns that model into a dict of modules, one for each of `stages`; and "auxiliary", where an
-        auxiliary classifier reads the stage `auxiliary_after`.
+        Splits that model into a dict of modules, one for each of `stages`. A model with an auxiliary
+        classifier has that under the key "auxiliary".
     last_layer : str
-        Name of the classification layer in the model's state dict; all entries below it are left out.
+        Name of the classification layer in the model's state dict; its entries are not loaded.
     input_size : int
-        Side of the images that its ImageNet weights were trained on, in pixels.
+        Side of the images that the ImageNet weights were trained on, in pixels.
     min_size : int
-        Side of the smallest image that it takes, in pixels.
+        Side of the smallest image that the model takes, in pixels.
     fixed_size : bool
-        Whether it takes images of `input_size` only.
+        Whether the model takes images of `input_size` only.
     mean, std : tuple of three floats
-        What its ImageNet weights take channels to be normalised by.
+        Channel statistics that images are normalised by for the ImageNet weights.
     auxiliary_after : str or None
-        The stage whose output the auxiliary classifier reads.
+        Name of the stage whose output the auxiliary classifier takes.
     imagenet : callable or None
-        Returns the state dict of its ImageNet weights, from the network if need be. None: there are none.
+        Returns the state dict of the ImageNet weights, downloaded if needed. None: there are none.
     """
 
     name: str
     stages: tuple[str, ...]
     n_features: int
-    build: Callable
-    take_apart: Callable
+    build: Callable[[], nn.Module]
+    take_apart: Callable[[nn.Module], dict[str, nn.Module]]
     last_layer: str
     input_size: int = 224
     min_size: int = 32
@@ -55,20 +55,20 @@ class Backbone:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     auxiliary_after: str | None = None
-    imagenet: Callable | None = None
+    imagenet: Callable[[], dict] | None = None
 
     @property
-    def later_half(self):
-        """The first stage of the later half: what is trained where users do not say."""
+    def later_half(self) -> str:
+        """First stage of the later half of the stages: the default of ``unfreeze``."""
         return self.stages[len(self.stages) // 2]
 
 
-def _of_torchvision(name, stages, n_features, take_apart, last_layer, **fields):
+def _torchvision_backbone(name, stages, n_features, take_apart, last_layer, **fields):
     def build():
-        # Imported here because it takes longer than the rest of murakit together.
+        # Imported here because importing torchvision takes longer than all the rest of murakit.
         from torchvision.models import get_model
 
-        # Inception asks to be told that random weights are wanted.
+        # Inception warns if this option is not given.
         options = {"init_weights": True} if name == "inception_v3" else {}
         return get_model(name, weights=None, **options)
 
@@ -81,29 +81,29 @@ def _of_torchvision(name, stages, n_features, take_apart, last_layer, **fields):
             return weights.get_state_dict(progress=False, check_hash=True)
         except Exception as error:
             raise OSError(
-                f"weights='imagenet': {weights.url} could not be downloaded ({error}). Without a network, fetch "
-                "that file elsewhere and pass its path as weights=, or copy it to "
+                f"weights='imagenet': {weights.url} could not be downloaded ({error}). Without internet access, "
+                "download that file on another computer and pass its path as weights=, or copy it to "
                 f"{torch.hub.get_dir()}/checkpoints; weights=None starts from random weights."
             ) from error
 
     return Backbone(name, stages, n_features, build, take_apart, last_layer, imagenet=imagenet, **fields)
 
 
-def _grouped(modules, groups):
-    """Return stages made of the modules from one number up to the next.
+def _group_modules(modules: Iterable[nn.Module], groups: Mapping[str, int]) -> dict[str, nn.Module]:
+    """Group the modules of a chain into stages.
 
     Parameters
     ----------
-    modules : sequence of Module
+    modules : iterable of Module
     groups : dict of str to int
-        The number of the first module of each stage, in order.
+        Index of the first module of each stage, in order.
     """
     modules = list(modules)
     stops = [*list(groups.values())[1:], len(modules)]
     return {name: nn.Sequential(*modules[start:stop]) for (name, start), stop in zip(groups.items(), stops)}
 
 
-# -- torchvision's families -------------------------------------------------------------------
+# -- torchvision's families -----------------------------------------------------------------
 
 _RESNET = ("stem", "layer1", "layer2", "layer3", "layer4")
 
@@ -117,8 +117,8 @@ _DENSENET = {"stem": 0, "denseblock1": 4, "denseblock2": 6, "denseblock3": 8, "d
 
 
 def _densenet_stages(model):
-    # The ReLU after the last norm is a function in torchvision's forward().
-    return _grouped([*model.features, nn.ReLU()], _DENSENET)
+    # torchvision applies the last ReLU in forward(), not as a module.
+    return _group_modules([*model.features, nn.ReLU()], _DENSENET)
 
 
 _INCEPTION = ("stem", "mixed5", "mixed6", "mixed7")
@@ -143,9 +143,9 @@ _CONVNEXT = {"stem": 0, "stage1": 1, "stage2": 2, "stage3": 4, "stage4": 6}
 
 
 def _convnext_stages(model):
-    # The norm lies behind the pooling, and belongs to the features that ImageNet's weights make.
+    # The norm comes after the pooling. It belongs to the backbone: ImageNet weights include it.
     norm = nn.Sequential(model.avgpool, model.classifier[0], nn.Flatten())
-    return {**_grouped(model.features, _CONVNEXT), "norm": norm}
+    return {**_group_modules(model.features, _CONVNEXT), "norm": norm}
 
 
 _MOBILENET_LARGE = {"stem": 0, "stage1": 1, "stage2": 4, "stage3": 7, "stage4": 13}
@@ -156,7 +156,7 @@ _MOBILENET_SMALL = {"stem": 0, "stage1": 1, "stage2": 2, "stage3": 4, "stage4": 
 def _mobilenet_stages(groups):
     def take_apart(model):
         hidden = nn.Sequential(model.avgpool, nn.Flatten(), model.classifier[0], model.classifier[1])
-        return {**_grouped(model.features, groups), "pre_logits": hidden}
+        return {**_group_modules(model.features, groups), "pre_logits": hidden}
 
     return take_apart
 
@@ -166,28 +166,28 @@ _VGG = ("block1", "block2", "block3", "block4", "block5")
 
 def _vgg_stages(model):
     ends = [number + 1 for number, module in enumerate(model.features) if isinstance(module, nn.MaxPool2d)]
-    return _grouped(model.features, dict(zip(_VGG, [0, *ends])))
+    return _group_modules(model.features, dict(zip(_VGG, [0, *ends])))
 
 
-# -- one of our own ---------------------------------------------------------------------------
+# -- a small network ------------------------------------------------------------------------
 
 _SMALL_WIDTHS = (16, 32, 64, 128)
 
 
 class SmallNet(nn.Module):
-    """Four blocks of two convolutions: 300,000 weights, to be trained from scratch on 64 px."""
+    """Small network of four blocks of two convolutions: 300,000 weights, to train from scratch on 64 px."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        n_before = 3
+        n_channels = 3
         for number, width in enumerate(_SMALL_WIDTHS, 1):
             layers = []
-            for n_in in (n_before, width):
+            for n_in in (n_channels, width):
                 conv = nn.Conv2d(n_in, width, 3, padding=1, bias=False)
                 nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
                 layers += [conv, nn.BatchNorm2d(width), nn.ReLU()]
             self.add_module(f"block{number}", nn.Sequential(*layers, nn.MaxPool2d(2)))
-            n_before = width
+            n_channels = width
 
 
 def _children(model):
@@ -198,7 +198,7 @@ BACKBONES = {
     entry.name: entry
     for entry in (
         *(
-            _of_torchvision(name, _RESNET, n_features, _resnet_stages, "fc")
+            _torchvision_backbone(name, _RESNET, n_features, _resnet_stages, "fc")
             for name, n_features in (
                 ("resnet18", 512),
                 ("resnet34", 512),
@@ -208,11 +208,11 @@ BACKBONES = {
             )
         ),
         *(
-            _of_torchvision(name, tuple(_DENSENET), n_features, _densenet_stages, "classifier")
+            _torchvision_backbone(name, tuple(_DENSENET), n_features, _densenet_stages, "classifier")
             for name, n_features in (("densenet121", 1024), ("densenet169", 1664), ("densenet201", 1920))
         ),
-        # torchvision's weights are Google's, which take channels from -1 to 1.
-        _of_torchvision(
+        # torchvision's weights come from TensorFlow, where channels are scaled to [-1, 1].
+        _torchvision_backbone(
             "inception_v3",
             _INCEPTION,
             2048,
@@ -225,11 +225,11 @@ BACKBONES = {
             auxiliary_after="mixed6",
         ),
         *(
-            _of_torchvision(
+            _torchvision_backbone(
                 name,
                 tuple(groups),
                 n_features,
-                lambda model, groups=groups: _grouped(model.features, groups),
+                lambda model, groups=groups: _group_modules(model.features, groups),
                 "classifier",
                 input_size=size,
             )
@@ -243,11 +243,11 @@ BACKBONES = {
             )
         ),
         *(
-            _of_torchvision(name, (*_CONVNEXT, "norm"), 768, _convnext_stages, "classifier.2")
+            _torchvision_backbone(name, (*_CONVNEXT, "norm"), 768, _convnext_stages, "classifier.2")
             for name in ("convnext_tiny", "convnext_small")
         ),
         *(
-            _of_torchvision(
+            _torchvision_backbone(
                 name, (*groups, "pre_logits"), n_features, _mobilenet_stages(groups), "classifier.3"
             )
             for name, groups, n_features in (
@@ -255,8 +255,8 @@ BACKBONES = {
                 ("mobilenet_v3_small", _MOBILENET_SMALL, 1024),
             )
         ),
-        # Without their two hidden layers of 4,096, which hold nine tenths of the weights.
-        *(_of_torchvision(name, _VGG, 512, _vgg_stages, "classifier") for name in ("vgg16", "vgg19")),
+        # Without VGG's two hidden layers of 4,096 units, which hold nine tenths of the weights.
+        *(_torchvision_backbone(name, _VGG, 512, _vgg_stages, "classifier") for name in ("vgg16", "vgg19")),
         Backbone(
             "small",
             ("block1", "block2", "block3", "block4"),

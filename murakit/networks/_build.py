@@ -1,40 +1,43 @@
-"""A network is found by its name, listed, and built."""
+"""Building of networks by the name of their backbone, and the list of backbones."""
+
+import os
 
 import pandas as pd
 import torch
 from torch import nn
 
-from ._backbones import BACKBONES
-from ._frozen import share
+from ._backbones import BACKBONES, Backbone
+from ._frozen import mark_shared
 from ._network import Radiograph, SigmoidHead
-from ._pretrained import backbone_weights, empty_stages, seeded
+from ._pretrained import backbone_weights, meta_stages, seeded
 from ._timm import PREFIX, timm_backbone
 
 
-def find_backbone(name):
-    """Return the entry of a backbone; raise where there is none of that name."""
+def find_backbone(name: str) -> Backbone:
+    """Return the `Backbone` of a name; raise ValueError for an unknown name."""
     if name.startswith(PREFIX):
         return timm_backbone(name)
     if name not in BACKBONES:
         raise ValueError(
-            f"backbone={name!r} is not known; choose one of {sorted(BACKBONES)}, or 'timm/NAME' with any model "
-            "of timm."
+            f"backbone={name!r} is not known; choose one of {sorted(BACKBONES)}, or 'timm/NAME' with the name of "
+            "a model of timm."
         )
     return BACKBONES[name]
 
 
-def list_backbones():
-    """List the backbones that a `MuraClassifier` can be built on, but for those of timm.
+def list_backbones() -> pd.DataFrame:
+    """List the backbones of `MuraClassifier`, without those of timm.
 
-    ``backbone="timm/NAME"`` takes any model of timm (``pip install 'murakit[timm]'``), whose own
-    ``timm.list_models()`` lists them.
+    ``backbone="timm/NAME"`` takes any model of timm (``pip install 'murakit[timm]'``);
+    ``timm.list_models()`` lists their names.
 
     Returns
     -------
     backbones : DataFrame
-        Indexed by name, with the columns ``stages`` (legal values of ``unfreeze``, beside "all" and
-        "head"; from the image to the features), ``parameters`` (number of weights without the head),
-        ``features`` (inputs of the head) and ``input_size`` (side in pixels, where ``image_size=None``).
+        Indexed by name, with the columns ``stages`` (names of the stages from the first to the last,
+        which ``unfreeze`` takes besides "all" and "head"), ``parameters`` (number of weights without the
+        head), ``features`` (number of inputs of the head) and ``input_size`` (side of the images in
+        pixels if ``image_size=None``).
 
     References
     ----------
@@ -63,37 +66,39 @@ def list_backbones():
 
 
 def build_radiograph(
-    backbone,
-    n_classes,
+    backbone: str,
+    n_classes: int,
     *,
-    weights,
-    unfreeze,
-    dropout,
-    augmentation,
-    seed,
-    share_frozen=False,
-    one_output=False,
-):
-    """Build a network with its weights.
+    weights: str | os.PathLike[str] | None,
+    unfreeze: str,
+    dropout: float,
+    augmentation: nn.Module | None,
+    seed: int,
+    share_frozen: bool = False,
+    one_output: bool = False,
+) -> Radiograph:
+    """Build a network and load its weights.
 
     Parameters
     ----------
     backbone : str
-        A name in `BACKBONES`, or "timm/NAME".
+        Name in `BACKBONES`, or "timm/NAME".
     n_classes : int
     weights : "imagenet", path-like, or None
         ImageNet weights, the file of a state dict, or random weights.
     unfreeze : str
         The first stage to train, see `Radiograph.freeze_below`.
     dropout : float
+        Probability that a feature is set to zero before the last layer, while training.
     augmentation : Module or None
+        Random changes of the images, while training.
     seed : int
-        Seed of the random weights; the caller's random state is left as it is.
+        Seed of the random weights; PyTorch's global random state is left as it is.
     share_frozen : bool
-        Let the frozen stages share their weights with other networks, instead of copying them; see
-        `murakit.networks._frozen.make_own`.
+        Whether the frozen stages share their weights with other networks, instead of having a copy; see
+        `murakit.networks._frozen.SharedWeights`.
     one_output : bool
-        Give the head one output for two classes.
+        Whether the head has one output for two classes.
 
     Returns
     -------
@@ -102,25 +107,25 @@ def build_radiograph(
     Raises
     ------
     ValueError
-        For an unknown backbone or stage, and for a file that does not fit.
+        For an unknown backbone or stage, and for a state dict that does not fit.
     OSError
-        Where the weights can be neither found nor downloaded.
+        If the file of the weights does not exist, or the weights cannot be downloaded.
     """
     entry = find_backbone(backbone)
     if unfreeze not in (*entry.stages, "head", "all"):
         raise ValueError(
             f"unfreeze={unfreeze!r} is no stage of {backbone}: choose 'all', 'head' or one of "
-            f"{list(entry.stages)}, or None for the later half of them."
+            f"{list(entry.stages)}, or None for the later half of the stages."
         )
     shared, last_layer = backbone_weights(entry, weights, seed)
     if backbone.startswith(PREFIX):
-        # timm's models hold more than weights, such as tables of positions that no state dict has.
+        # timm's models have non-persistent buffers, such as position tables, which no state dict holds.
         with seeded(seed):
             stages = entry.take_apart(entry.build())
     else:
-        stages = empty_stages(entry)
+        stages = meta_stages(entry)
     auxiliary = stages.pop("auxiliary", None)
-    # Another seed than that of random stages, whose first numbers the head would repeat.
+    # Not the seed of the stages: the head's random weights would repeat their first numbers.
     with seeded(seed ^ 1):
         if auxiliary is not None:
             width = auxiliary.fc.in_features
@@ -138,16 +143,19 @@ def build_radiograph(
             auxiliary_after=entry.auxiliary_after,
             one_output=one_output,
         )
-    frozen = network.before(unfreeze) if share_frozen else []
+    frozen = network.stages_before(unfreeze) if share_frozen else []
     for name, stage in network.stages.items():
-        # Other tensors even where their memory is shared, so that `make_own` can part them.
-        take = torch.Tensor.detach if name in frozen else torch.Tensor.clone
-        stage.load_state_dict({key: take(value) for key, value in shared.state[name].items()}, assign=True)
+        # Shared memory, too, gets a tensor object of its own, so that `unshare_weights` can replace it.
+        own_tensor = torch.Tensor.detach if name in frozen else torch.Tensor.clone
+        stage.load_state_dict(
+            {key: own_tensor(value) for key, value in shared.state[name].items()}, assign=True
+        )
     if auxiliary is not None:
-        own = {key: value.clone() for key, value in shared.state["auxiliary"].items()}
-        auxiliary.load_state_dict(own, assign=True, strict=False)
-    share(network, shared, frozen)
-    # A last layer for other classes (ImageNet's 1,000) is of no use here: the head stays new.
+        state = {key: value.clone() for key, value in shared.state["auxiliary"].items()}
+        auxiliary.load_state_dict(state, assign=True, strict=False)
+    mark_shared(network, shared, frozen)
+    # A last layer for another number of classes (ImageNet has 1,000) is not loaded: the head keeps its random
+    # weights.
     if {key: value.shape for key, value in last_layer.items()} == {
         key: value.shape for key, value in network.head.state_dict().items()
     }:

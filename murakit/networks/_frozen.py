@@ -1,30 +1,50 @@
-"""What is derived from the weights of stages: their folded form for evaluation, and their hash."""
+"""Cache of what is computed from the weights of stages: fused modules, hashes, output shapes, ONNX sessions."""
 
 import copy
 import hashlib
 import weakref
+from collections.abc import Iterable, Sequence
 
 import torch
+from torch import nn
 
-from ._fuse import _fold, _take_grey
+from ._fuse import fuse_batch_norms, grey_stage
 
-# Raised with every change of last bits in what folded stages compute; stored activations carry it.
+# Version of the last bits that fused stages compute. Raise it with every change of them: it is part of
+# the keys under which activations are stored.
 ARITHMETIC = 4
 
 
-class Derived:
-    """What was derived from the weights of some stages, by stage."""
+class StageCache:
+    """Cache of what was computed from the weights of some stages.
 
-    def __init__(self):
-        self.folded = {}
-        self.hashes = {}
-        self.sessions = {}
-        self.shapes = {}
-        self.probe = None
+    Attributes
+    ----------
+    fused : dict
+        Stages with fused BatchNorms, see `fused_stage` and `fused_grey_stage`.
+    hashes : dict of str to str
+        Hash of the weights of each stage.
+    sessions : dict
+        ONNX Runtime's sessions of the network.
+    shapes : dict
+        Shapes of the activations of one image, see `Radiograph.shape_before`.
+    tensor_versions : list or None
+        State of the tensors when the cache was filled: `drop_if_changed` compares it.
+    """
+
+    def __init__(self) -> None:
+        self.fused: dict = {}
+        self.hashes: dict[str, str] = {}
+        self.sessions: dict = {}
+        self.shapes: dict = {}
+        self.tensor_versions: list | None = None
 
 
 class SharedWeights:
-    """Weights that the frozen stages of many networks have in common; nobody may change them.
+    """Read-only weights that the frozen stages of many networks share.
+
+    Sharing saves time at every fit of a cross-validation: the frozen stages of a ResNet18 are built,
+    fused and hashed in 3 ms when they are shared, and in 750 ms when they are not (two busy cores).
 
     Parameters
     ----------
@@ -32,101 +52,108 @@ class SharedWeights:
         State dict of each stage.
     """
 
-    def __init__(self, state):
+    def __init__(self, state: dict[str, dict[str, torch.Tensor]]) -> None:
         self.state = state
-        self.derived = Derived()
+        self.cache = StageCache()
 
 
-# Kept beside the networks, not in them: never saved or copied with them.
-_own = weakref.WeakKeyDictionary()
+# Both lie beside the networks, not in them, so that they are never pickled or copied with a network.
+_caches: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
-_shared = weakref.WeakKeyDictionary()
+_shared: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def share(network, weights, names):
-    """Note that some stages of a network have shared weights."""
+def mark_shared(network: nn.Module, weights: SharedWeights, names: Sequence[str]) -> None:
+    """Record that some stages of a network use shared weights, and may use what is cached with them."""
     if names:
         _shared[network] = weights, frozenset(names)
 
 
-def make_own(network):
-    """Give a network weights of its own, which may be changed without changing another's."""
+def unshare_weights(network: nn.Module) -> None:
+    """Copy the shared weights of a network, which may then be changed without changing other networks.
+
+    See `SharedWeights` for what sharing saves.
+    """
     _, names = _shared.pop(network, (None, ()))
     for name in names:
         for tensor in network.stages[name].state_dict(keep_vars=True).values():
             tensor.data = tensor.data.clone()
 
 
-def fold(network, name):
-    """Return a stage of a network as it is in evaluation: BatchNorms folded, channels last."""
-    place = next((str(t.device) for t in network.stages[name].parameters()), "cpu")
-    folded = _derived(network, name, place).folded
-    if (name, place) not in folded:
+def fused_stage(network: nn.Module, name: str) -> nn.Module:
+    """Return a stage in its form for evaluation: BatchNorms fused into convolutions, channels last."""
+    device = next((str(t.device) for t in network.stages[name].parameters()), "cpu")
+    fused = _cache_of(network, name, device).fused
+    if (name, device) not in fused:
         with torch.inference_mode(False), torch.no_grad():
-            folded[name, place] = _fold(network.stages[name])
-    return folded[name, place]
+            fused[name, device] = fuse_batch_norms(network.stages[name])
+    return fused[name, device]
 
 
-def fold_entry(network, name):
-    """Return the first stage, folded, for grey values from 0 to 1, or None where it is not of that kind."""
-    folded = _derived(network, name, "cpu").folded
-    if ("entry", name) not in folded:
+def fused_grey_stage(network: nn.Module, name: str) -> nn.Module | None:
+    """Return the first stage, fused, for one channel of grey values in [0, 1].
+
+    None where the stage does not begin with a convolution that `grey_stage` can convert.
+    """
+    fused = _cache_of(network, name, "cpu").fused
+    if ("entry", name) not in fused:
         with torch.inference_mode(False), torch.no_grad():
-            folded["entry", name] = _take_grey(copy.deepcopy(fold(network, name)), network.mean, network.std)
-    return folded["entry", name]
+            stage = copy.deepcopy(fused_stage(network, name))
+            fused["entry", name] = grey_stage(stage, network.mean, network.std)
+    return fused["entry", name]
 
 
-def weights_hash(network, names):
-    """Return a hash of the weights of some stages of a network, and of what they are."""
+def weights_hash(network: nn.Module, names: Iterable[str]) -> str:
+    """Return a hash of the backbone's name, and of the names and weights of some of its stages."""
     digest = hashlib.sha256(network.name.encode())
     for name in names:
-        hashes = _derived(network, name).hashes
+        hashes = _cache_of(network, name).hashes
         if name not in hashes:
             hashes[name] = _hash(network.stages[name])
         digest.update(f"{name} {hashes[name]}".encode())
     return digest.hexdigest()
 
 
-def sessions(network):
-    """Return what other runtimes have made of a network, a dict to be added to."""
-    return _own.setdefault(network, Derived()).sessions
+def session_cache(network: nn.Module) -> dict:
+    """Return the dict of a network's ONNX Runtime sessions, for the caller to fill."""
+    return _caches.setdefault(network, StageCache()).sessions
 
 
-def shapes(network, names):
-    """Return the shapes of what some stages of a network make of images, a dict to be added to."""
-    return _derived(network, names[-1] if names else "").shapes
+def shape_cache(network: nn.Module, names: Sequence[str]) -> dict:
+    """Return the dict of the output shapes of some stages of a network, for the caller to fill."""
+    return _cache_of(network, names[-1] if names else "").shapes
 
 
-def forget(network):
-    """Drop what was derived from a network's own weights."""
-    _own.pop(network, None)
+def drop_cache(network: nn.Module) -> None:
+    """Drop what was computed from a network's own weights; what was computed from shared ones stays."""
+    _caches.pop(network, None)
 
 
-def refresh(network):
-    """Drop what was derived from a network's own weights where they have been changed since."""
+def drop_if_changed(network: nn.Module) -> None:
+    """Drop what was computed from a network's own weights if these have been changed since."""
     if network in _shared:
         return
-    probe = [
+    versions = [
         (tensor.data_ptr(), tensor._version, float(tensor.detach().sum(dtype=torch.float64)))
         for tensor in network.state_dict(keep_vars=True).values()
     ]
-    derived = _own.setdefault(network, Derived())
-    if derived.probe != probe:
-        _own[network] = derived = Derived()
-        derived.probe = probe
+    cache = _caches.setdefault(network, StageCache())
+    if cache.tensor_versions != versions:
+        _caches[network] = cache = StageCache()
+        cache.tensor_versions = versions
 
 
-def _derived(network, name, place="cpu"):
+def _cache_of(network: nn.Module, name: str, device: str = "cpu") -> StageCache:
     weights, names = _shared.get(network, (None, ()))
-    if name in names and place == "cpu":
-        return weights.derived
-    return _own.setdefault(network, Derived())
+    if name in names and device == "cpu":
+        return weights.cache
+    return _caches.setdefault(network, StageCache())
 
 
-def _hash(stage):
+def _hash(stage: nn.Module) -> str:
     digest = hashlib.sha256()
     for key, tensor in stage.state_dict().items():
-        # Counters play no part in the computation, and not every file has them.
+        # BatchNorm's counters do not influence the output, and some files of weights lack them.
         if not key.endswith("num_batches_tracked"):
             digest.update(f"{key} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().data)

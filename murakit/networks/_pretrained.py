@@ -1,88 +1,98 @@
-"""Weights of backbones: downloaded, read from a file or drawn, once a process."""
+"""Weights of backbones: downloaded, read from a file or random; kept in memory for the next network."""
 
 import copy
 import os
 from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
 from ..io._safetensors import is_model, known_patients, opened, prefix_of, single_model
 from ..utils._threading import Lock
+from ._backbones import Backbone
 from ._frozen import SharedWeights
 
-# Backbones whose weights are kept for the next network: cross-validation builds one after another.
-_MOST_KEPT = 2
+# Number of backbones whose weights stay in memory: a cross-validation builds one network after another.
+_MAX_CACHED = 2
 
-# Last layers of auxiliary classifiers, which are for other classes too.
+# Last layers of auxiliary classifiers: they have an output for each class, so they are never loaded.
 _AUXILIARY_LAST = ("auxiliary.fc.", "AuxLogits.fc.")
 
-_kept = OrderedDict()
+_weights_cache: OrderedDict = OrderedDict()
 
-_keeping = Lock()
+_cache_lock = Lock()
 
-_seeding = Lock()
+_seed_lock = Lock()
 
 
-def backbone_weights(entry, weights, seed):
-    """Return the weights of a backbone's stages and, where there are any, of a head.
+def backbone_weights(
+    entry: Backbone, weights: str | os.PathLike[str] | None, seed: int
+) -> tuple[SharedWeights, dict[str, torch.Tensor]]:
+    """Return the weights of a backbone's stages and, if `weights` has one, of the last layer.
 
     Parameters
     ----------
     entry : Backbone
     weights : "imagenet", path-like, or None
+        ImageNet weights, the file of a state dict, or random weights.
     seed : int
-        Of random weights.
+        Seed of the random weights.
 
     Returns
     -------
     shared : SharedWeights
-        To be copied before they are changed.
-    head : dict of str to Tensor
-        Empty, or the state of a last layer.
+        Read-only: copy them before changing them.
+    last_layer : dict of str to Tensor
+        State dict of the last layer; empty where there is none.
     """
-    key = entry, _identity(weights, seed)
-    with _keeping:
-        if key in _kept:
-            _kept.move_to_end(key)
-            return _kept[key]
-    found = _read(entry, weights, seed)
-    with _keeping:
-        # Another thread may have been as quick: then all share what it has read.
-        found = _kept.setdefault(key, found)
-        _kept.move_to_end(key)
-        while len(_kept) > _MOST_KEPT:
-            _kept.popitem(last=False)
-    return found
+    key = entry, _weights_key(weights, seed)
+    with _cache_lock:
+        if key in _weights_cache:
+            _weights_cache.move_to_end(key)
+            return _weights_cache[key]
+    loaded = _load_weights(entry, weights, seed)
+    with _cache_lock:
+        # Another thread may have loaded them meanwhile: then both share the first copy.
+        loaded = _weights_cache.setdefault(key, loaded)
+        _weights_cache.move_to_end(key)
+        while len(_weights_cache) > _MAX_CACHED:
+            _weights_cache.popitem(last=False)
+    return loaded
 
 
-def empty_stages(entry):
-    """Return the stages of a backbone without memory, for weights to be assigned."""
-    # Building draws weights even where there is no memory, and takes three times as long as a copy.
-    return copy.deepcopy(_built(entry))
+def meta_stages(entry: Backbone) -> dict[str, nn.Module]:
+    """Return the stages of a backbone on the meta device, for ``load_state_dict(assign=True)``."""
+    # A copy: building a model runs its initialisers even on the meta device, which takes three times as long.
+    return copy.deepcopy(_meta_stages(entry))
 
 
-@lru_cache(maxsize=_MOST_KEPT)
-def _built(entry):
+@lru_cache(maxsize=_MAX_CACHED)
+def _meta_stages(entry: Backbone) -> dict[str, nn.Module]:
     with torch.device("meta"):
         return entry.take_apart(entry.build())
 
 
-def forget_weights():
-    """Drop the weights that are kept for the next network."""
-    _kept.clear()
+def clear_weights_cache() -> None:
+    """Drop the weights that are in memory for the next network."""
+    _weights_cache.clear()
 
 
 @contextmanager
-def seeded(seed, device="cpu"):
-    """Make repeatable what takes no generator of its own: initialisers, and layers that drop paths."""
+def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Seed PyTorch's global generator inside a with block, and restore its state on exit.
+
+    For code that takes no generator: initialisers, dropout and stochastic depth.
+    """
     device = torch.device(device)
     on_gpu = device.type == "cuda"
-    with _seeding, torch.random.fork_rng(devices=[device] if on_gpu else []):
+    with _seed_lock, torch.random.fork_rng(devices=[device] if on_gpu else []):
         torch.default_generator.manual_seed(seed)
         if on_gpu:
             with torch.cuda.device(device):
@@ -90,8 +100,10 @@ def seeded(seed, device="cpu"):
         yield
 
 
-def known_in(weights):
-    """Return the patients that a model's weights come from: trained on, and those who chose an epoch.
+def patients_of_weights(
+    weights: str | os.PathLike[str] | None,
+) -> tuple[NDArray[np.object_], NDArray[np.object_] | None] | None:
+    """Return the patients whose images a saved model was trained and validated on.
 
     Parameters
     ----------
@@ -99,8 +111,9 @@ def known_in(weights):
 
     Returns
     -------
-    known : tuple of two (ndarray or None), or None
-        Names or hashes. None: the weights do not say.
+    patients : tuple of (ndarray, ndarray or None), or None
+        Names or hashes of the patients of the training images, and of those of the validation images,
+        which chose the best epoch. None: the weights do not record it.
     """
     if weights is None or weights == "imagenet":
         return None
@@ -108,46 +121,47 @@ def known_in(weights):
     if not is_model(path):
         return None
     with opened(path) as file:
-        trained, held = known_patients(single_model(file)).values()
-    if trained is None:
+        train, valid = known_patients(single_model(file)).values()
+    if train is None:
         return None
-    return np.array(trained, dtype=object), None if held is None else np.array(held, dtype=object)
+    return np.array(train, dtype=object), None if valid is None else np.array(valid, dtype=object)
 
 
-def _identity(weights, seed):
+def _weights_key(weights, seed):
+    """Return a key of the weights: equal where loading them gives the same weights."""
     if weights is None:
         return None, seed
     if weights == "imagenet":
         return weights, None
     path = os.path.abspath(os.path.expanduser(os.fspath(weights)))
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return path, None
-    return path, (found.st_size, found.st_mtime_ns)
+    return path, (status.st_size, status.st_mtime_ns)
 
 
-def _read(entry, weights, seed):
+def _load_weights(entry, weights, seed):
     if weights is None:
         with seeded(seed):
-            return _split(entry.take_apart(entry.build())), {}
+            return _shared_weights(entry.take_apart(entry.build())), {}
     state = _imagenet_state(entry) if weights == "imagenet" else _file_state(weights)
     with torch.device("meta"):
         model = entry.build()
-    return _fill(model, entry, state, weights)
+    return _load_into(model, entry, state, weights)
 
 
-def _split(stages):
-    """Return the weights of modules, channels last, as convolutions are fastest with."""
+def _shared_weights(stages: Mapping[str, nn.Module]) -> SharedWeights:
+    """Return the weights of stages, in channels-last format, the fastest for convolutions."""
 
-    def laid_out(tensor):
+    def channels_last(tensor):
         tensor = tensor.detach()
         return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
     return SharedWeights(
         {
             name: {
-                key: laid_out(value)
+                key: channels_last(value)
                 for key, value in stage.state_dict().items()
                 if not f"{name}.{key}".startswith(_AUXILIARY_LAST)
             }
@@ -177,13 +191,13 @@ def _file_state(path):
             single_model(file)
             return {key.removeprefix(prefix_of(0)): value for key, value in file.tensors().items()}
     state = _safetensors_state(path) if path.endswith(".safetensors") else _torch_state(path)
-    # DataParallel's names.
+    # torch.nn.DataParallel puts this prefix before every name.
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
 def _torch_state(path):
     try:
-        # weights_only: a file of weights must not be able to run code.
+        # Without weights_only, a file of weights could run code.
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
@@ -203,18 +217,21 @@ def _safetensors_state(path):
         return load_file(path)
     except SafetensorError as error:
         raise ValueError(
-            f"weights={path!r} cannot be read as a file of safetensors ({error}). Was it cut short on the way? Fetch "
-            "it anew."
+            f"weights={path!r} cannot be read as a safetensors file ({error}). It may have been truncated while it "
+            "was copied or downloaded: fetch it again."
         ) from error
 
 
-def _fill(model, entry, state, weights):
-    """Take a state dict of the model, or one of `Radiograph`, with or without a last layer."""
-    own = any(key.startswith(f"stages.{entry.stages[0]}.") for key in state)
+def _load_into(model, entry, state, weights):
+    """Check a state dict, load it into a backbone's model, and return the weights by stage.
+
+    The state dict is that of the model or of `Radiograph`, with or without a last layer.
+    """
+    of_radiograph = any(key.startswith(f"stages.{entry.stages[0]}.") for key in state)
     parts = torch.nn.ModuleDict(entry.take_apart(model))
-    if own:
+    if of_radiograph:
         target, last = parts, "head."
-        expected = {_own_name(key): value for key, value in parts.state_dict().items()}
+        expected = {_key_in_radiograph(key): value for key, value in parts.state_dict().items()}
     else:
         target, last = model, f"{entry.last_layer}."
         expected = model.state_dict()
@@ -222,7 +239,7 @@ def _fill(model, entry, state, weights):
     expected = {key: value for key, value in expected.items() if not key.startswith(lasts)}
     head = {key.removeprefix(last): value for key, value in state.items() if key.startswith(last)}
     rest = {key: value for key, value in state.items() if not key.startswith(lasts)}
-    # Files from before PyTorch 0.4.1 lack the counters; they play no part in the computation.
+    # Files from before PyTorch 0.4.1 lack BatchNorm's counters, which do not influence the output.
     missing = [key for key in expected if key not in rest and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in rest if key not in expected]
     shapes = [key for key in rest if key in expected and rest[key].shape != expected[key].shape]
@@ -233,14 +250,14 @@ def _fill(model, entry, state, weights):
             f"shape {shapes[:3]}. Pass a state dict of that model."
         )
     full = {
-        key.removeprefix("stages.") if own else key: rest[key].to(like.dtype)
+        key.removeprefix("stages.") if of_radiograph else key: rest[key].to(like.dtype)
         if key in rest
         else torch.zeros((), dtype=like.dtype)
         for key, like in expected.items()
     }
     target.load_state_dict(full, strict=False, assign=True)
-    return _split(parts), {key: value.to(torch.float32) for key, value in head.items()}
+    return _shared_weights(parts), {key: value.to(torch.float32) for key, value in head.items()}
 
 
-def _own_name(key):
+def _key_in_radiograph(key):
     return key if key.startswith("auxiliary.") else f"stages.{key}"

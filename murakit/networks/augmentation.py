@@ -1,9 +1,10 @@
-"""Random changes of a whole batch of radiographs, on the device where it lies."""
+"""Random augmentation of a whole batch of radiographs, on the batch's device."""
 
 import zlib
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
@@ -13,22 +14,22 @@ _STRENGTHS = ("flip", "rotation", "scale", "shift", "brightness", "contrast")
 
 
 class Augmentation(nn.Module):
-    """Random flip, rotation, scale, shift, brightness and contrast, one draw an image.
+    """Random flip, rotation, scale, shift, brightness and contrast, drawn for each image.
 
-    The geometric changes are one affine resampling, so that an image is interpolated once.
+    The geometric changes are one affine transformation, so that an image is interpolated only once.
 
     Parameters
     ----------
     flip : float, default=0.5
-        Probability of a lateral inversion.
+        Probability of a horizontal flip (lateral inversion).
     rotation : float, default=15.0
-        Largest rotation to either side, in degrees.
+        Largest rotation in either direction, in degrees.
     scale : float, default=0.1
         Largest relative change of size.
     shift : float, default=0.05
-        Largest shift along each axis, as a share of the side.
+        Largest shift along each axis, as a fraction of the side.
     brightness : float, default=0.1
-        Largest change of brightness, as a share of the full range.
+        Largest change of brightness, as a fraction of the full range.
     contrast : float, default=0.1
         Largest relative change of contrast around the image's mean.
 
@@ -46,7 +47,15 @@ class Augmentation(nn.Module):
     torch.Size([4, 1, 32, 32])
     """
 
-    def __init__(self, flip=0.5, rotation=15.0, scale=0.1, shift=0.05, brightness=0.1, contrast=0.1):
+    def __init__(
+        self,
+        flip: float = 0.5,
+        rotation: float = 15.0,
+        scale: float = 0.1,
+        shift: float = 0.05,
+        brightness: float = 0.1,
+        contrast: float = 0.1,
+    ) -> None:
         super().__init__()
         self.flip = flip
         self.rotation = rotation
@@ -55,15 +64,15 @@ class Augmentation(nn.Module):
         self.brightness = brightness
         self.contrast = contrast
 
-    def forward(self, images, generator=None):
-        """Return a changed copy of a batch.
+    def forward(self, images: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Return an augmented copy of a batch.
 
         Parameters
         ----------
         images : Tensor of shape (b, 1, s, s), dtype float32
             Grey values from 0 to 1.
         generator : torch.Generator or None
-            A generator on the CPU, so that a seed means the same on every device.
+            Generator on the CPU: with one seed, the changes are the same on every device.
 
         Returns
         -------
@@ -71,15 +80,15 @@ class Augmentation(nn.Module):
         """
         return self.apply(images, torch.rand(7, len(images), generator=generator))
 
-    def apply(self, images, draws):
-        """Change a batch as numbers say that were drawn before.
+    def apply(self, images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+        """Return an augmented copy of a batch, with random numbers that were drawn before.
 
         Parameters
         ----------
         images : Tensor of shape (b, 1, s, s), dtype float32
             Grey values from 0 to 1.
         draws : Tensor of shape (7, b), dtype float32
-            From 0 to 1, on the CPU.
+            Random numbers from 0 to 1, on the CPU: one column per image.
 
         Returns
         -------
@@ -94,13 +103,14 @@ class Augmentation(nn.Module):
         return (contrasted + self.brightness * tone[1]).clamp(0, 1)
 
     @staticmethod
-    def fixed_draws(images, view):
-        """Draw for one of an image's fixed views: the same wherever and whenever it is made.
+    def fixed_draws(images: NDArray[np.uint8], view: int) -> torch.Tensor:
+        """Return the random numbers of a fixed view of each image.
+
+        They depend on the image's pixels and on `view` alone, so the view is the same in every process.
 
         Parameters
         ----------
         images : ndarray of shape (b, 1, s, s), dtype uint8
-            The pixels, which alone decide, with `view`.
         view : int
             Number of the view, from 0.
 
@@ -112,17 +122,17 @@ class Augmentation(nn.Module):
         draws = [np.random.default_rng([view, seed]).random(7, dtype=np.float32) for seed in seeds]
         return torch.from_numpy(np.stack(draws, axis=1))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Augmentation({', '.join(f'{name}={getattr(self, name)!r}' for name in _STRENGTHS)})"
 
     def _affine(self, draws):
         flipped = torch.where(draws[0] < self.flip, -1.0, 1.0)
         signed = 2 * draws[1:5] - 1
         angle = signed[0] * (self.rotation * torch.pi / 180)
-        # affine_grid maps output to input: a larger factor shows the image smaller.
+        # affine_grid maps output to input coordinates: a factor above 1 makes the image smaller.
         factor = 1 + self.scale * signed[1]
         cos, sin = factor * angle.cos(), factor * angle.sin()
-        # Coordinates run from -1 to 1, so a share of the side counts double.
+        # Coordinates run from -1 to 1: the side is 2 long.
         right, down = 2 * self.shift * signed[2], 2 * self.shift * signed[3]
         rows = [cos * flipped, -sin, right, sin * flipped, cos, down]
         return torch.stack(rows, dim=1).reshape(-1, 2, 3)

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..estimators._classifier import MuraClassifier
 from ..io._atomic import written_whole
-from ..networks._frozen import refresh
+from ..networks._frozen import drop_if_changed
 from ..networks._network import log_probabilities
 from ..networks._onnx import TOLERANCE, FromPixels, export_bytes, open_session, require_onnx
 from ..utils._validation import plain
@@ -111,7 +111,7 @@ def to_onnx(clf, path, *, overwrite=False):
     check_is_fitted(clf)
     require_onnx("to_onnx", "")
     network = clf._net.module_
-    refresh(network)
+    drop_if_changed(network)
     with written_whole(os.path.expanduser(os.fspath(path)), overwrite=overwrite) as unfinished:
         module = _Probabilities(network, clf.tta)
         model = _with_metadata(export_bytes(module, clf._side(), "probabilities"), clf)

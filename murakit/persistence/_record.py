@@ -10,7 +10,7 @@ from sklearn.base import clone
 from ..datasets._patients import hashed, salt_of
 from ..estimators._classifier import MuraClassifier
 from ..io._safetensors import ModelFileError, decoded, encoded, field, known_patients
-from ..networks._frozen import make_own
+from ..networks._frozen import unshare_weights
 from ..training._net import check_callbacks
 from ..utils._random import seeds_of
 from ..utils._validation import plain
@@ -206,7 +206,7 @@ def _fill(network, state, classes):
                 f"classes has {tuple(like.shape)} and {like.dtype}. Save the model anew with murakit.save_model."
             )
     # What is filled in must not be what other networks share.
-    make_own(network)
+    unshare_weights(network)
     network.load_state_dict(state)
 
 

@@ -1,3 +1,3 @@
-"""Training of one network: the skorch net, its batches, optimizers, schedules, loss weights, checkpoints."""
+"""Training of a network: the skorch net, its batches, optimizers, schedules, loss weights, checkpoints."""
 
 __all__ = []

@@ -1,48 +1,57 @@
-"""A training that goes on where it was interrupted: its whole state, written after each epoch."""
+"""Checkpoints: the state of a training, written after each epoch, to resume an interrupted training."""
 
 import hashlib
 import json
+from collections.abc import Iterable
+from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from skorch.history import History
+from torch import nn
 
 from ..io._atomic import written_whole
 
-# Raised with every change of what a checkpoint holds.
+if TYPE_CHECKING:
+    from skorch import NeuralNet
+
+# Version of a checkpoint's contents. Raise it with every change of them.
 FORMAT = 1
 
 
 class Checkpoint:
-    """The file that one training is kept in.
+    """Checkpoint file of one training.
 
     Parameters
     ----------
     folder : path-like
-        Made where it is not there.
-    about : list
-        What decides the course of the training, as texts, bytes and arrays: the file is named by it, so that
-        the folds of a cross-validation, and fits of other settings, never take up each other's state.
+        Created if it does not exist.
+    settings : iterable of str, bytes or ndarray
+        All that decides the result of the training: parameters, data and initial weights. The name of the
+        file is its hash, so a fold of a cross-validation, or a fit with other parameters, never resumes
+        another one's training.
     """
 
-    def __init__(self, folder, about):
+    def __init__(self, folder: str | PathLike[str], settings: Iterable[str | bytes | NDArray]) -> None:
         self.folder = Path(folder).expanduser()
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(
-                f"checkpoint={str(folder)!r} is a file: pass a folder, which is made where there is none."
+                f"checkpoint={str(folder)!r} is a file: pass a folder, which is created if it does not exist."
             )
         digest = hashlib.sha256(f"format {FORMAT}".encode())
-        for part in about:
+        for part in settings:
             digest.update(part.encode("utf-8", "surrogateescape") if isinstance(part, str) else _bytes(part))
         self.path = self.folder / f"{digest.hexdigest()[:32]}.pt"
 
-    def read(self):
-        """Return the state of an interrupted training, or None where there is none."""
+    def read(self) -> dict[str, Any] | None:
+        """Return the state of the interrupted training, or None if there is no checkpoint."""
         if not self.path.exists():
             return None
         try:
-            # weights_only: such a file must not be able to run code.
+            # Without weights_only, a file could run code.
             return torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise ValueError(
@@ -50,14 +59,14 @@ class Checkpoint:
                 "beginning."
             ) from error
 
-    def write(self, state):
-        """Keep the state of a training; a file of an earlier epoch stays whole until this one is."""
+    def write(self, state: dict[str, Any]) -> None:
+        """Write the state of a training; the file of the epoch before is replaced only when this is done."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with written_whole(self.path, overwrite=True) as unfinished:
             torch.save(state, unfinished)
 
-    def remove(self):
-        """Delete the file: the training has come to its end."""
+    def remove(self) -> None:
+        """Delete the file, after the training is complete."""
         self.path.unlink(missing_ok=True)
 
 
@@ -65,13 +74,13 @@ def _bytes(part):
     return part if isinstance(part, bytes) else np.ascontiguousarray(part).data
 
 
-def weights_of(network):
-    """Return the arrays of a network, in order, to be part of what a checkpoint is named by."""
+def weight_arrays(network: nn.Module) -> list[NDArray]:
+    """Return the arrays of a network's state dict, for the `settings` of a `Checkpoint`."""
     return [tensor.detach().cpu().numpy() for tensor in network.state_dict().values()]
 
 
-def state_of(net):
-    """Return the state of a `TrainingNet` between two epochs, as tensors and plain values."""
+def training_state(net: "NeuralNet") -> dict[str, Any]:
+    """Return the state of a `TrainingNet` after an epoch, as tensors and plain values."""
     average = net.average_
     return {
         "module": net.module_.trained_state(net.unfreeze),
@@ -87,20 +96,23 @@ def state_of(net):
     }
 
 
-def restore(net, state):
-    """Bring an initialised `TrainingNet` into a state; ``steps_`` is given its own when it is made."""
+def restore_training(net: "NeuralNet", state: dict[str, Any]) -> None:
+    """Load a state into an initialised `TrainingNet`.
+
+    The state of the scheduler ``steps_`` is loaded when that is created, in the first epoch.
+    """
     net.history_ = History(json.loads(state["history"]))
     if len(net.history) > net.head_epochs > 0:
         net._start_phase(head_only=False)
     net.module_.load_state_dict(state["module"], strict=False)
     net.optimizer_.load_state_dict(state["optimizer"])
-    # Those of the head's phase end with it.
+    # After the last epoch of the head phase, the next phase begins with a new scheduler.
     net.kept_steps_ = None if len(net.history) == net.head_epochs else state["steps"]
     if net.plateau_ is not None:
         net.plateau_.load_state_dict(state["plateau"])
     if net.average_ is not None:
-        for tensor, kept in zip(net.average_.average, state["average"]["tensors"]):
-            tensor.copy_(kept)
+        for tensor, saved in zip(net.average_.average, state["average"]["tensors"]):
+            tensor.copy_(saved)
         net.average_.n_steps = state["average"]["n_steps"]
     best = state["best"]
     net.best_score_, net.best_epoch_, net.best_state_ = best["score"], best["epoch"], best["state"]
@@ -112,4 +124,4 @@ def restore(net, state):
 def _plain(value):
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"{type(value).__name__} cannot be kept in a checkpoint")
+    raise TypeError(f"{type(value).__name__} cannot be saved in a checkpoint")

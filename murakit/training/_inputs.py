@@ -1,105 +1,124 @@
-"""What a network trains on and predicts from: pixels, or what its frozen stages made of them."""
+"""Inputs of a network in training and prediction: pixels, or stored outputs of its frozen stages."""
+
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 
-from ..cache._base import Files, Rows, TensorRows, storages_of
+from ..cache._base import Files, Rows, TensorRows, open_storages
 from ..cache._store import FeatureStore, ImageStore
 from ..utils._device import free_device_memory
 from ..utils._threading import ahead
 
-# Images in a batch of predictions: enough to fill the device.
-_BATCH = {"cpu": 32, "cuda": 256}
+if TYPE_CHECKING:
+    from ..networks._network import Radiograph
+
+# Batch size of predictions: large enough to keep the device busy.
+_PREDICTION_BATCH_SIZE = {"cpu": 32, "cuda": 256}
 
 
-class Sources:
-    """The stores that one fit, or one prediction, reads from.
+class NetworkInputs:
+    """Source of the inputs of a network, in one fit or one prediction.
 
     Parameters
     ----------
     network : Radiograph
-        On `device`.
+        Network on `device`.
     unfreeze : str
         Its first trained stage.
     image_size, resize, cache, cache_limit, feature_dtype, n_jobs, verbose
         Parameters of `MuraClassifier`.
     device : str
     autocast : bool
+        Whether frozen stages run in bfloat16, by `torch.autocast`.
     fitting : bool
-        Whether to keep in memory what has no place on disk.
+        Whether to keep in memory what the disk has no room for.
     """
 
     def __init__(
         self,
-        network,
-        unfreeze,
+        network: "Radiograph",
+        unfreeze: str,
         *,
-        image_size,
-        resize,
-        cache,
-        cache_limit,
-        feature_dtype,
-        n_jobs,
-        verbose,
-        device,
-        autocast,
-        fitting,
-    ):
+        image_size: int,
+        resize: str,
+        cache: str | PathLike[str] | None,
+        cache_limit: int | None,
+        feature_dtype: str,
+        n_jobs: int | None,
+        verbose: int,
+        device: str | torch.device,
+        autocast: bool,
+        fitting: bool,
+    ) -> None:
         self.network = network
         self.unfreeze = unfreeze
         self.device = torch.device(device)
         self.autocast = autocast
         self.feature_dtype = feature_dtype
         self.verbose = verbose
-        self.storages = storages_of(cache, cache_limit, memory=fitting)
+        self.storages = open_storages(cache, cache_limit, memory=fitting)
         self.images = ImageStore(
             image_size=image_size, resize=resize, n_jobs=n_jobs, verbose=verbose, storages=self.storages
         )
 
     # -- training ---------------------------------------------------------------------------
 
-    def for_training(self, items, *, augmented, views, head_epochs, mixed):
-        """Return what to train on, and what while only the head is trained, where that is something else.
+    def for_training(
+        self,
+        paths: NDArray,
+        *,
+        augmented: bool,
+        views: int | None,
+        head_epochs: int,
+        mixed: bool,
+    ) -> "tuple[Dataset, Dataset | None]":
+        """Return the inputs of a training, and those of the epochs that train only the head.
 
         Parameters
         ----------
-        items : ndarray of shape (n,)
-            Paths of images.
+        paths : ndarray of shape (n,)
+            Paths of image files.
         augmented : bool
-            Whether the network changes them at random.
+            Whether the network augments the images at random.
         views : int or None
-            Number of fixed views of each image, instead of fresh changes.
+            Number of fixed random views of each image. None: new random changes in each epoch.
         head_epochs : int
-            Whether (above zero) the head is trained alone at first.
+            Number of first epochs that train only the head.
         mixed : bool
-            Whether images of a batch are blended. What is blended then must not depend on the room there
-            is: what a stage takes is made in each step where it cannot be stored.
+            Whether mixup blends the inputs of a batch. It must blend the outputs of the same stage whether
+            or not there is room to store them. So outputs that cannot be stored are computed in each step.
 
         Returns
         -------
         inputs : Rows, ViewRows or TensorRows
-        head_inputs : likewise, or None
+        head_inputs : Rows, ViewRows, TensorRows or None
+            Inputs while only the head is trained. None: `inputs`.
         """
-        files = Files(items)
+        files = Files(paths)
         inputs = head_inputs = None
         if not augmented or views is not None:
-            numbers = range(views) if augmented else (None,)
+            numbers: Sequence[int | None] = range(views) if augmented else (None,)
             sources = [self.images] * len(numbers)
-            if self.network.before(self.unfreeze):
-                stores = [self._features(self.images, self.unfreeze, number) for number in numbers]
-                # Without room for the views, they are made in each step, but remain the same.
-                inputs = self._open(stores, files, always=augmented or mixed)
+            if self.network.stages_before(self.unfreeze):
+                stores = [self._feature_store(self.images, self.unfreeze, number) for number in numbers]
+                # Views that cannot be stored are computed in each step, from the same random numbers.
+                inputs = self._open_stores(stores, files, compute_if_no_room=augmented or mixed)
                 sources = sources if inputs is None else stores
             if head_epochs and self.unfreeze != "head":
-                stores = [self._features(source, "head", view) for source, view in zip(sources, numbers)]
-                # The inputs of all stages would be changed afresh, those of later ones are views already.
-                always = mixed or (augmented and inputs is None)
-                head_inputs = self._open(stores, files, always=always)
+                stores = [self._feature_store(source, "head", view) for source, view in zip(sources, numbers)]
+                # If `inputs` are views already, they are right for the head as well. Otherwise they are pixels,
+                # which the network would augment with new random numbers.
+                needs_views = mixed or (augmented and inputs is None)
+                head_inputs = self._open_stores(stores, files, compute_if_no_room=needs_views)
         if inputs is None:
             inputs = self.images.open(files)
-        return self._placed(inputs), None if head_inputs is None else self._placed(head_inputs)
+        return self._to_device(inputs), None if head_inputs is None else self._to_device(head_inputs)
 
-    def _features(self, source, stage, view=None):
+    def _feature_store(self, source, stage, view=None):
         random = isinstance(view, int)
         return FeatureStore(
             source,
@@ -114,93 +133,101 @@ class Sources:
             verbose=self.verbose,
         )
 
-    def _open(self, stores, files, *, always):
+    def _open_stores(self, stores, files, *, compute_if_no_room):
         rows = None
         if stores[0].fits(files, stores[1:]):
             rows = [store.open(files, report=False) for store in stores]
         else:
             stores[0].report(files, len(files), len(stores))
         if rows is None or any(row is None for row in rows):
-            if not always:
+            if not compute_if_no_room:
                 return None
             self.images.open(files)
             rows = [Rows(store, files, stored=False) for store in stores]
             return rows[0] if len(rows) == 1 else ViewRows(rows)
-        # What went elsewhere than the others is to be told.
-        last = max(stores, key=lambda store: store.place != store.storages[0].place)
-        last.report(files, 0, len(stores))
+        # One report for all views: that of a view which did not fit into the first storage, if there is one.
+        reported = max(stores, key=lambda store: store.location != store.storages[0].location)
+        reported.report(files, 0, len(stores))
         return rows[0] if len(rows) == 1 else ViewRows(rows)
 
-    def _placed(self, rows):
-        return rows if self.device.type == "cpu" else on_device(rows, self.device)
+    def _to_device(self, rows):
+        return rows if self.device.type == "cpu" else rows_on_device(rows, self.device)
 
-    # -- predicting -------------------------------------------------------------------------
+    # -- prediction -------------------------------------------------------------------------
 
-    def for_prediction(self, items, *, mirrored, stored=True):
-        """Yield batches as lists: the input of each image, and with `mirrored` that of its mirror image.
+    def for_prediction(
+        self, paths: NDArray, *, mirrored: bool, stored: bool = True
+    ) -> Iterator[tuple[list[torch.Tensor], str | None]]:
+        """Yield batches of the inputs of images and, with `mirrored`, of their mirror images.
 
         Parameters
         ----------
-        items : ndarray of shape (m,)
-            Paths of images.
+        paths : ndarray of shape (m,)
+            Paths of image files.
         mirrored : bool
+            Whether to yield mirror images as well, for test-time augmentation.
         stored : bool
-            Whether to keep, and to take up, what the frozen stages make of the images.
+            Whether to use stored outputs of the frozen stages, and to store new ones.
 
         Yields
         ------
         inputs : list of Tensor
-            Each as `Radiograph.infer` takes it with ``begin=begin``.
+            Batch of the images and, with `mirrored`, batch of their mirror images.
         begin : str or None
+            Stage of the network that takes them, for `Radiograph.infer`.
         """
-        files = Files(items)
-        size = _BATCH.get(self.device.type, 32)
-        if stored and self.storages and self.network.before(self.unfreeze):
+        files = Files(paths)
+        size = _PREDICTION_BATCH_SIZE.get(self.device.type, 32)
+        if stored and self.storages and self.network.stages_before(self.unfreeze):
             views = (None, "mirror") if mirrored else (None,)
-            stores = [self._features(self.images, self.unfreeze, view) for view in views]
+            stores = [self._feature_store(self.images, self.unfreeze, view) for view in views]
             if stores[0].storages:
                 for blocks in zip(*(store.stream(files, size) for store in stores)):
                     yield [store.to_tensor(block) for store, block in zip(stores, blocks)], self.unfreeze
                 return
         blocks = self.images.stream(files, size)
         for block in blocks if self.device.type == "cpu" else ahead(blocks):
-            plain = self.images.to_tensor(block)
-            yield [plain, plain.flip(-1)] if mirrored else [plain], None
+            pixels = self.images.to_tensor(block)
+            yield [pixels, pixels.flip(-1)] if mirrored else [pixels], None
 
 
-def on_device(rows, device):
-    """Return rows that lie on a GPU, where it has room for all of them; else the rows."""
+def rows_on_device(rows: "Rows | ViewRows", device: str | torch.device) -> "Dataset":
+    """Copy rows to a GPU if half of its free memory is enough for them; otherwise return them unchanged."""
     if isinstance(rows, ViewRows):
-        return ViewRows([on_device(view, device) for view in rows.views])
+        return ViewRows([rows_on_device(view, device) for view in rows.views])
     if rows.n_bytes > free_device_memory(device) // 2:
         return rows
-    blocks = [torch.from_numpy(block).to(device) for block in rows.store.stream(rows.files, _BATCH["cuda"])]
-    return TensorRows(torch.cat(blocks), rows.store.present, rows.stage)
+    blocks = rows.store.stream(rows.files, _PREDICTION_BATCH_SIZE["cuda"])
+    tensor = torch.cat([torch.from_numpy(block).to(device) for block in blocks])
+    return TensorRows(tensor, rows.store.network_layout, rows.stage)
 
 
 class ViewRows:
-    """Rows of several fixed views of each image: another one in each epoch, in turns.
+    """Dataset of fixed views of each image: an epoch shows one view of it, the next epoch the next view.
 
     Parameters
     ----------
-    views : list of Rows
+    views : list of Rows or TensorRows
+        Dataset of each view.
     """
 
-    def __init__(self, views):
+    def __init__(self, views: Sequence[Rows | TensorRows]) -> None:
         self.views = views
         self.epoch = 0
         self.stage = views[0].stage
-        self.held = all(view.held for view in views)
+        self.in_memory = all(view.in_memory for view in views)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.views[0])
 
-    def start_epoch(self, epoch):
+    def start_epoch(self, epoch: int) -> None:
+        """Select the views of an epoch, numbered from 0."""
         self.epoch = epoch
 
-    def __getitems__(self, rows):
+    def __getitems__(self, rows: ArrayLike) -> torch.Tensor:
+        """Return a batch (b, ...) of some rows."""
         rows = np.asarray(rows)
-        # Neighbours begin with different views, so that no epoch shows one view alone.
+        # Neighbouring rows show different views, so that every epoch contains all views.
         view_of = (rows + self.epoch) % len(self.views)
         order = np.argsort(view_of, kind="stable")
         parts = [
@@ -208,7 +235,10 @@ class ViewRows:
             for number, view in enumerate(self.views)
             if (view_of == number).any()
         ]
-        whole = torch.cat(parts)
-        back = torch.from_numpy(np.argsort(order)).to(whole.device)
-        whole = whole.index_select(0, back)
-        return whole.contiguous(memory_format=torch.channels_last) if whole.ndim == 4 else whole
+        batch = torch.cat(parts)
+        inverse = torch.from_numpy(np.argsort(order)).to(batch.device)
+        batch = batch.index_select(0, inverse)
+        return batch.contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch
+
+
+Dataset = Rows | ViewRows | TensorRows

@@ -1,23 +1,29 @@
-"""What each image weighs in the loss, by its class and region."""
+"""Weights of the images in the loss, by class and region."""
 
 import warnings
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.utils.class_weight import compute_class_weight
 
 
-def class_table(class_weight, code, classes, sample_weight):
+def class_table(
+    class_weight: str | dict | None,
+    code: NDArray[np.int64],
+    classes: NDArray,
+    sample_weight: NDArray[np.floating],
+) -> NDArray[np.float64]:
     """Return the weight of each class.
 
     Parameters
     ----------
     class_weight : "balanced", dict or None
     code : ndarray of shape (n,), dtype int64
-        Classes of the training images, as indices of `classes`.
+        Class of each training image, as an index into `classes`.
     classes : ndarray of shape (k,)
     sample_weight : ndarray of shape (n,)
-        An image of weight two counts twice.
+        Weight of each image: an image of weight 2 counts as two images.
 
     Returns
     -------
@@ -26,7 +32,7 @@ def class_table(class_weight, code, classes, sample_weight):
     Raises
     ------
     ValueError
-        For a dict that leaves a class out.
+        If a dict has no weight for a class.
     """
     if isinstance(class_weight, dict):
         missing = [label for label in classes.tolist() if label not in class_weight]
@@ -40,8 +46,8 @@ def class_table(class_weight, code, classes, sample_weight):
     return table
 
 
-def region_table(code, regions, n_classes):
-    """Return the weight of each class in each region: the share that the other classes have there.
+def region_table(code: NDArray[np.int64], regions: NDArray | None, n_classes: int) -> pd.DataFrame:
+    """Return the weight of each class in each region: the fraction of the other classes in that region.
 
     For two classes this is the weighting of the MURA paper (Rajpurkar et al., arXiv 1712.06957).
 
@@ -58,7 +64,7 @@ def region_table(code, regions, n_classes):
     Raises
     ------
     ValueError
-        Where the regions are not known.
+        If the regions are not known.
     """
     _check_regions(regions)
     counts = pd.crosstab(pd.Series(regions, dtype=object), pd.Series(code))
@@ -66,14 +72,16 @@ def region_table(code, regions, n_classes):
     return 1 - counts.div(counts.sum(axis=1), axis=0)
 
 
-def region_weights(table, code, regions):
+def region_weights(
+    table: pd.DataFrame, code: NDArray[np.int64], regions: NDArray | None
+) -> NDArray[np.float64]:
     """Return the weight of each image, by its class and region."""
     _check_regions(regions)
     unseen = sorted(set(regions) - set(table.index))
     if unseen:
         warnings.warn(
-            f"class_weight='region': the validation images have regions that training has not seen "
-            f"({', '.join(unseen)}); their classes weigh the same.",
+            f"class_weight='region': the validation images have regions that no training image has "
+            f"({', '.join(unseen)}); there, all classes have the same weight.",
             UserWarning,
             stacklevel=2,
         )
@@ -84,6 +92,6 @@ def region_weights(table, code, regions):
 def _check_regions(regions):
     if regions is None:
         raise ValueError(
-            "class_weight='region' needs the region of every image of X and X_val, and some paths do not say it. "
+            "class_weight='region' needs the region of every image of X and X_val, and some paths do not contain it. "
             "Use class_weight='balanced', or paths in MURA's layout."
         )

@@ -1,54 +1,59 @@
-"""The training loop: a private skorch net with what skorch leaves open.
+"""Training loop: a subclass of skorch's net.
 
-skorch keeps the callbacks, the history and the step; this net adds training and validation data of
-their own, weights an image, stages that are unfrozen on the way, a learning rate that falls on a
-plateau, the best epoch restored, and an interruption that is not swallowed.
+skorch provides the callbacks, the history and the training step. This subclass adds separate training
+and validation data, weights of images, epochs that train only the head, learning-rate schedules, mixup,
+averaged weights, checkpoints, and the weights of the best epoch. KeyboardInterrupt is raised, where
+skorch ends the training as if it were complete.
 """
 
 import math
 import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from skorch import NeuralNet
 from skorch.callbacks import BatchScoring, Callback, EarlyStopping, EpochScoring
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..metrics._scorer import FixedPredictions, as_scorer
-from ..networks._frozen import forget
+from ..networks._frozen import drop_cache
 from ..utils._device import placed
-from ._batches import Batches, Tally
-from ._checkpoint import restore, state_of
-from ._optim import WeightAverage, cosine, parameter_groups
+from ..utils._progress import EpochProgress
+from ._batches import Batch, Batches, MeanLoss, TrainingData
+from ._checkpoint import Checkpoint, restore_training, training_state
+from ._optim import WeightAverage, cosine_schedule, parameter_groups
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 _OPTIMIZER_DEFAULTS = {"sgd": {"momentum": 0.9}}
 
-# The paper divides the rate by ten when the validation loss plateaus.
+# The MURA paper divides the learning rate by ten when the validation loss plateaus.
 PLATEAU_FACTOR = 0.1
 
-# What the auxiliary classifier's loss counts, as in torchvision's own training of Inception.
-_AUXILIARY_SHARE = 0.4
+# Weight of the auxiliary classifier's loss, as in torchvision's training of Inception.
+_AUXILIARY_LOSS_WEIGHT = 0.4
 
-# Losses that a GPU is asked for together, and images that are validated together where that is more
-# than a training step takes.
-_LOSSES_AT_ONCE = 32
+# Number of losses that are copied from a GPU at once.
+_LOSSES_PER_TRANSFER = 32
 
-_VALIDATED_AT_ONCE = 32
+# Smallest batch size of the validation; a larger batch_size of the training is used for both.
+_MIN_VALIDATION_BATCH = 32
 
 
-def check_callbacks(callbacks, monitor):
-    """Raise for callbacks that cannot work here, and for scorers that scikit-learn does not know."""
+def check_callbacks(callbacks: Iterable[str | Callback] | None, monitor: str) -> None:
+    """Raise ValueError for callbacks that this net cannot run, and for unknown names of scorers."""
     for callback in callbacks or ():
         if isinstance(callback, str):
             as_scorer(callback)
         elif isinstance(callback, EpochScoring | BatchScoring):
             raise ValueError(
-                f"callbacks: {type(callback).__name__} would run the images once more; pass the name of its "
-                "scorer instead, such as 'roc_auc', to have it in history_."
+                f"callbacks: {type(callback).__name__} would run all images through the network once more; "
+                "pass the name of its scorer instead, such as 'roc_auc', to have it in history_."
             )
         elif not isinstance(callback, Callback):
             raise ValueError(
@@ -59,37 +64,37 @@ def check_callbacks(callbacks, monitor):
 
 
 class TrainingNet(NeuralNet):
-    """skorch's net for one training of one network.
+    """Net for one training of one network.
 
-    Parameters beyond skorch's are those of `MuraClassifier`, already resolved.
+    Parameters that skorch's net does not have are those of `MuraClassifier`, with defaults resolved.
     """
 
     def __init__(
         self,
-        module,
-        *args,
-        unfreeze="all",
-        head_epochs=0,
-        backbone_lr_factor=1.0,
-        stage_lr_decay=1.0,
-        head_lr=None,
-        lr_schedule="plateau",
-        warmup_epochs=0,
-        mixup=0.0,
-        ema_decay=None,
-        monitor="loss",
-        lr_patience=None,
-        early_stopping=False,
-        n_iter_no_change=5,
-        classes=None,
-        scorers=(),
-        autocast=False,
-        epochs_before=0,
-        rng=None,
-        progress=None,
-        criterion=nn.CrossEntropyLoss,
-        **kwargs,
-    ):
+        module: nn.Module,
+        *args: Any,
+        unfreeze: str = "all",
+        head_epochs: int = 0,
+        backbone_lr_factor: float = 1.0,
+        stage_lr_decay: float = 1.0,
+        head_lr: float | None = None,
+        lr_schedule: str = "plateau",
+        warmup_epochs: int = 0,
+        mixup: float = 0.0,
+        ema_decay: float | None = None,
+        monitor: str = "loss",
+        lr_patience: int | None = None,
+        early_stopping: bool = False,
+        n_iter_no_change: int = 5,
+        classes: NDArray | None = None,
+        scorers: Sequence[str] = (),
+        autocast: bool = False,
+        epochs_before: int = 0,
+        rng: np.random.Generator | None = None,
+        progress: EpochProgress | None = None,
+        criterion: type[nn.Module] = nn.CrossEntropyLoss,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(module, criterion, *args, **kwargs)
         self.unfreeze = unfreeze
         self.head_epochs = head_epochs
@@ -115,15 +120,15 @@ class TrainingNet(NeuralNet):
     def _default_callbacks(self):
         return []
 
-    # -- what is optimised ------------------------------------------------------------------
+    # -- optimizer and schedules ------------------------------------------------------------
 
-    def initialize_optimizer(self, triggered_directly=None):
-        """Give the optimizer the head and the backbone's trained stages, each at its own rate."""
+    def initialize_optimizer(self, triggered_directly: bool | None = None) -> Self:
+        """Create the optimizer, with parameter groups for the head and the trained stages."""
         self.module_.requires_grad_(True)
         self.module_.freeze_below(self.unfreeze)
         groups = parameter_groups(self.module_, self.backbone_lr_factor, self.stage_lr_decay)
         kwargs = {**_OPTIMIZER_DEFAULTS.get(self.optimizer, {}), **self.get_params_for("optimizer")}
-        # One kernel a parameter instead of a dozen: a fifth of the time of a step of the head.
+        # One kernel for each parameter instead of a dozen: saves a fifth of the time of a step of the head.
         kwargs.setdefault("fused", True)
         self.optimizer_ = OPTIMIZERS[self.optimizer](groups, lr=self.lr, **kwargs)
         self.average_ = self.mixed_ = self.kept_steps_ = None
@@ -133,7 +138,7 @@ class TrainingNet(NeuralNet):
         return self
 
     def _start_phase(self, *, head_only):
-        """Set rates and frozen stages for the epochs to come, and forget the last plateau."""
+        """Freeze stages and set learning rates for the epochs that follow, with new schedulers."""
         self.module_.freeze_below("head" if head_only else self.unfreeze)
         rate = self.head_lr if head_only and self.head_lr is not None else self.lr
         for group in self.optimizer_.param_groups:
@@ -146,11 +151,11 @@ class TrainingNet(NeuralNet):
                 self.optimizer_, "max", factor=PLATEAU_FACTOR, patience=self.lr_patience, threshold=0.0
             )
 
-    def _start_steps(self, n_batches, *, head_only):
-        """Plan the rates of a phase, now that its number of steps is known."""
+    def _start_cosine_schedule(self, n_batches, *, head_only):
+        """Create the scheduler of a phase; the number of batches is only known in its first epoch."""
         n_epochs = self.head_epochs if head_only else self.max_epochs - self.head_epochs
-        n_warm = 0 if head_only else self.warmup_epochs * n_batches
-        self.steps_ = cosine(self.optimizer_, n_epochs * n_batches, n_warm)
+        n_warmup = 0 if head_only else self.warmup_epochs * n_batches
+        self.steps_ = cosine_schedule(self.optimizer_, n_epochs * n_batches, n_warmup)
         if self.kept_steps_ is not None:
             self.steps_.load_state_dict(self.kept_steps_)
             for group, rate in zip(self.optimizer_.param_groups, self.steps_.get_last_lr()):
@@ -158,25 +163,32 @@ class TrainingNet(NeuralNet):
             self.kept_steps_ = None
 
     @property
-    def layout(self):
-        """What an optimizer has to have in common with another, for its momenta to be taken up."""
+    def optimizer_layout(self) -> tuple[str, str, tuple[int, ...]]:
+        """Description of the optimizer: its state can be loaded into another one with an equal description."""
         groups = tuple(len(group["params"]) for group in self.optimizer_.param_groups)
         return self.optimizer, self.unfreeze, groups
 
-    # -- one step ---------------------------------------------------------------------------
+    # -- training step ----------------------------------------------------------------------
 
-    def infer(self, x, stage=None, **fit_params):
+    def infer(
+        self, x: torch.Tensor, stage: str | None = None, **fit_params: Any
+    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Return the logits of a batch of inputs of `stage`; None: of pixels."""
         kwargs = {} if stage is None else {"begin": stage}
         device_type = torch.device(self.device).type
-        mixed = self.autocast or torch.is_autocast_enabled(device_type)
-        with torch.autocast(device_type, torch.bfloat16, self.autocast) if mixed else nullcontext():
+        set_autocast = self.autocast or torch.is_autocast_enabled(device_type)
+        with torch.autocast(device_type, torch.bfloat16, self.autocast) if set_autocast else nullcontext():
             logits = self.module_(x.to(self.device, non_blocking=True), **kwargs)
         return tuple(each.float() for each in logits) if isinstance(logits, tuple) else logits.float()
 
-    def train_step(self, batch, **fit_params):
-        """Do one step; skorch's own lists every parameter for callbacks, even where there are none."""
+    def train_step(self, batch: Batch, **fit_params: Any) -> dict[str, Any]:
+        """Do one training step.
+
+        Without callbacks, skorch's method is not used: it lists all parameters and gradients for callbacks
+        in every step.
+        """
         if self.mixup:
-            batch = self._mix(batch)
+            batch = self._apply_mixup(batch)
         if self.callbacks_:
             step = super().train_step(batch, **fit_params)
         else:
@@ -191,8 +203,8 @@ class TrainingNet(NeuralNet):
             self.average_.update()
         return step
 
-    def _mix(self, batch):
-        """Lay a share of another image of the batch over each (Zhang et al., "mixup", ICLR 2018)."""
+    def _apply_mixup(self, batch):
+        """Blend each input with another one of the batch (Zhang et al., "mixup", ICLR 2018)."""
         inputs, target = batch
         share = float(self.rng.beta(self.mixup, self.mixup))
         order = torch.from_numpy(self.rng.permutation(len(inputs))).to(inputs.device)
@@ -201,51 +213,62 @@ class TrainingNet(NeuralNet):
         return (mixed if inputs.is_floating_point() else mixed.round().to(inputs.dtype)), target
 
     def _set_training(self, training=True):
-        # Walking through all modules takes longer than a step of a head.
+        # Setting the mode of all modules takes longer than a training step of the head.
         if self.module_.training != training:
             self.module_.train(training)
 
-    def get_loss(self, y_pred, y_true, X=None, training=False):
-        """Return the weighted mean, as ``CrossEntropyLoss(weight=...)`` defines it."""
+    def get_loss(
+        self,
+        y_pred: torch.Tensor | tuple[torch.Tensor, ...],
+        y_true: tuple[torch.Tensor, torch.Tensor],
+        X: torch.Tensor | None = None,
+        training: bool = False,
+    ) -> torch.Tensor:
+        """Return the weighted mean loss, as ``CrossEntropyLoss(weight=...)`` defines it."""
         target, weight = (part.to(self.device, non_blocking=True) for part in y_true)
-        loss = self._loss_of(y_pred, target, weight)
+        loss = self._batch_loss(y_pred, target, weight)
         if training and self.mixed_ is not None:
             order, share = self.mixed_
             order = order.to(target.device)
-            loss = share * loss + (1 - share) * self._loss_of(y_pred, target[order], weight[order])
+            loss = share * loss + (1 - share) * self._batch_loss(y_pred, target[order], weight[order])
         return loss
 
-    def _loss_of(self, y_pred, target, weight):
+    def _batch_loss(self, y_pred, target, weight):
         if isinstance(y_pred, tuple):
-            main, auxiliary = (self._loss_of(logits, target, weight) for logits in y_pred)
-            return main + _AUXILIARY_SHARE * auxiliary
+            main, auxiliary = (self._batch_loss(logits, target, weight) for logits in y_pred)
+            return main + _AUXILIARY_LOSS_WEIGHT * auxiliary
         loss = self.criterion_(y_pred, target)
-        if loss.ndim:  # reduction="none": weights that the class alone does not say
-            # A batch in which nothing weighs anything teaches nothing, instead of 0 / 0.
+        if loss.ndim:  # reduction="none": weights that depend on more than the class
+            # If all weights of a batch are zero, the loss is 0 instead of 0 / 0.
             loss = (loss * weight).sum() / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
         return loss
 
-    # -- the epochs -------------------------------------------------------------------------
+    # -- epochs -----------------------------------------------------------------------------
 
-    def train_on(self, train, valid=None, checkpoint=None):
-        """Train for up to ``max_epochs``, and restore the best of them with early stopping.
+    def train_on(
+        self,
+        train: TrainingData,
+        valid: TrainingData | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> Self:
+        """Train for up to ``max_epochs``; with early stopping, load the weights of the best epoch.
 
         Parameters
         ----------
         train : TrainingData
         valid : TrainingData or None
         checkpoint : Checkpoint or None
-            Where the state is kept after each epoch, and taken up from.
+            Checkpoint that the training is resumed from, and that is written after each epoch.
 
         Raises
         ------
         KeyboardInterrupt
-            Where the training was interrupted: it never ends as if it were done.
+            If the training was interrupted.
         FloatingPointError
-            Where the loss is no number any more.
+            If a loss is infinite or NaN.
         """
         self.best_score_, self.best_epoch_, self.best_state_ = None, None, None
-        # Without validation images, the training loss is all that a plateau can be seen on.
+        # Without validation images, the training loss is monitored.
         self.watched_ = "train_loss" if valid is None else f"valid_{self.monitor}"
         self.notify("on_train_begin", X=train, y=None)
         try:
@@ -260,23 +283,31 @@ class TrainingNet(NeuralNet):
             self.module_.load_state_dict(self.best_state_, strict=False)
         return self
 
-    def fit_loop(self, X, y=None, epochs=None, checkpoint=None, **fit_params):
-        whole_train, whole_valid = X
+    def fit_loop(
+        self,
+        X: tuple[TrainingData, TrainingData | None],
+        y: None = None,
+        epochs: int | None = None,
+        checkpoint: Checkpoint | None = None,
+        **fit_params: Any,
+    ) -> Self:
+        """Run the epochs; X is the pair of training and validation data."""
+        all_train, all_valid = X
         if checkpoint is not None and (state := checkpoint.read()) is not None:
-            restore(self, state)
-            if self._exhausted():
+            restore_training(self, state)
+            if self._stops_early():
                 return self
         for epoch in range(len(self.history) + 1, self.max_epochs + 1):
             if epoch == self.head_epochs + 1 and self.head_epochs:
                 self._start_phase(head_only=False)
             head_only = epoch <= self.head_epochs
-            train = whole_train.in_phase(head_only=head_only)
-            valid = None if whole_valid is None else whole_valid.in_phase(head_only=head_only)
+            train = all_train.in_phase(head_only=head_only)
+            valid = None if all_valid is None else all_valid.in_phase(head_only=head_only)
             if hasattr(train.inputs, "start_epoch"):
                 train.inputs.start_epoch(self.epochs_before + epoch - 1)
             batches = Batches(train, self.batch_size, self.rng, self.device)
             if self.lr_schedule == "cosine" and self.steps_ is None:
-                self._start_steps(len(batches), head_only=head_only)
+                self._start_cosine_schedule(len(batches), head_only=head_only)
             started = time.perf_counter()
             self.notify("on_epoch_begin", dataset_train=train, dataset_valid=valid)
             self.history.record("stage", self.phase_)
@@ -284,53 +315,61 @@ class TrainingNet(NeuralNet):
             self.run_single_epoch(
                 batches, training=True, prefix="train", step_fn=self.train_step, stage=train.inputs.stage
             )
-            with nullcontext() if self.average_ is None else self.average_.in_place():
+            with nullcontext() if self.average_ is None else self.average_.applied():
                 if valid is not None:
                     self._validate(valid)
-                self.history.record("best", self._judge())
+                self.history.record("best", self._compare_with_best())
             self.history.record("dur", time.perf_counter() - started)
             stopped = self._notify_epoch_end(train, valid)
             if self.progress is not None:
                 self.progress.update(self.history[-1])
             if checkpoint is not None:
-                checkpoint.write(state_of(self))
-            if stopped or self._exhausted():
+                checkpoint.write(training_state(self))
+            if stopped or self._stops_early():
                 break
         return self
 
-    def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
-        tally = Tally()
-        # Asking a GPU for a loss makes it wait for the next batch; callbacks expect to find it.
+    def run_single_epoch(
+        self,
+        iterator: Iterable[Batch],
+        training: bool,
+        prefix: str,
+        step_fn: Callable[..., dict[str, Any]],
+        **fit_params: Any,
+    ) -> None:
+        """Run `step_fn` on all batches, and record their mean loss in the history."""
+        losses = MeanLoss()
+        # Reading a loss stops a GPU until the next batch is sent. Callbacks expect the loss of every batch.
         at_once = torch.device(self.device).type == "cpu" or bool(self.callbacks_)
         for batch in iterator:
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch, **fit_params)
-            tally.add(step["loss"], batch[1][1])
-            if at_once or len(tally.waiting) == _LOSSES_AT_ONCE:
-                self._check(tally, prefix)
+            losses.add(step["loss"], batch[1][1])
+            if at_once or len(losses.pending) == _LOSSES_PER_TRANSFER:
+                self._update_mean(losses, prefix)
             if self.callbacks_:
-                self.history.record_batch(f"{prefix}_loss", tally.last)
+                self.history.record_batch(f"{prefix}_loss", losses.last)
                 self.history.record_batch(f"{prefix}_batch_size", len(batch[0]))
             self.notify("on_batch_end", batch=batch, training=training, **step)
-        self._check(tally, prefix)
-        self.history.record(f"{prefix}_loss", tally.total / tally.norm)
-        self.history.record(f"{prefix}_batch_count", tally.count)
+        self._update_mean(losses, prefix)
+        self.history.record(f"{prefix}_loss", losses.weighted_sum / losses.weight_sum)
+        self.history.record(f"{prefix}_batch_count", losses.count)
 
-    def _check(self, tally, prefix):
-        bad = tally.read()
-        if bad is not None:
-            self._fail(prefix, tally.last, bad)
+    def _update_mean(self, losses, prefix):
+        bad_batch = losses.update()
+        if bad_batch is not None:
+            self._raise_not_finite(prefix, losses.last, bad_batch)
 
-    def _fail(self, prefix, loss, batch):
-        what = {"train": "training", "valid": "validation"}[prefix]
+    def _raise_not_finite(self, prefix, loss, batch):
+        kind = {"train": "training", "valid": "validation"}[prefix]
         raise FloatingPointError(
-            f"The {what} loss became {loss} in epoch {len(self.history)}, batch {batch}. Try a smaller lr (now "
+            f"The {kind} loss became {loss} in epoch {len(self.history)}, batch {batch}. Try a smaller lr (now "
             f"{self.lr:g}) or backbone_lr_factor (now {self.backbone_lr_factor:g}), precision='float32', or "
             "weights='imagenet' where the weights are random."
         )
 
     def _validate(self, valid):
-        """Loss and scores of one forward pass over the validation data."""
+        """Record the loss and the scores of one forward pass over the validation data."""
         logits = []
 
         def step(batch):
@@ -338,7 +377,7 @@ class TrainingNet(NeuralNet):
             logits.append(result["y_pred"].cpu())
             return result
 
-        batches = Batches(valid, max(self.batch_size, _VALIDATED_AT_ONCE), device=self.device)
+        batches = Batches(valid, max(self.batch_size, _MIN_VALIDATION_BATCH), device=self.device)
         self.run_single_epoch(batches, training=False, prefix="valid", step_fn=step)
         if not self.scorers:
             return
@@ -349,36 +388,36 @@ class TrainingNet(NeuralNet):
             score = float(as_scorer(name)(predictions, np.zeros((len(target), 1)), target))
             self.history.record(f"valid_{name}", score)
 
-    def _judge(self):
-        """Compare this epoch with the best one, and let the learning rate know."""
+    def _compare_with_best(self):
+        """Return whether this epoch is the best so far; also step the scheduler of the plateau."""
         row = self.history[-1]
         value = row[self.watched_]
         if math.isnan(value):
             raise ValueError(
                 f"monitor={self.monitor!r} is undefined on the validation images of epoch {row['epoch']}, so "
-                "no epoch can be called the best. Use monitor='loss', or a larger validation_fraction so that "
-                "every class is among them."
+                "the best epoch is undefined. Use monitor='loss', or a larger validation_fraction, so that the "
+                "validation images have every class."
             )
         score = -value if self.watched_ in ("train_loss", "valid_loss") else value
         if self.plateau_ is not None:
             self.plateau_.step(score)
-        gained = self.best_score_ is None or score > self.best_score_
-        self.epochs_without_gain_ = 0 if gained else self.epochs_without_gain_ + 1
-        if gained:
+        improved = self.best_score_ is None or score > self.best_score_
+        self.epochs_without_gain_ = 0 if improved else self.epochs_without_gain_ + 1
+        if improved:
             self.best_score_, self.best_epoch_ = score, row["epoch"]
             if self.early_stopping:
                 state = self.module_.trained_state(self.unfreeze)
                 self.best_state_ = {key: tensor.detach().clone() for key, tensor in state.items()}
-        return gained
+        return improved
 
-    def _exhausted(self):
+    def _stops_early(self):
         waited = self.epochs_without_gain_ >= self.n_iter_no_change
         return self.early_stopping and waited and len(self.history) > self.head_epochs
 
     def _notify_epoch_end(self, train, valid):
-        """Tell the callbacks; return True where skorch's own early stopping asks for the end.
+        """Notify the callbacks; return True if skorch's EarlyStopping ends the training.
 
-        That callback raises KeyboardInterrupt, as Ctrl-C does; only its counter tells them apart.
+        That callback raises KeyboardInterrupt, as Ctrl-C does. Its counter shows which of the two it was.
         """
         try:
             self.notify("on_epoch_end", dataset_train=train, dataset_valid=valid)
@@ -389,11 +428,11 @@ class TrainingNet(NeuralNet):
             raise
         return False
 
-    def strip(self):
-        """Drop all that only training needs, and go to the CPU."""
+    def strip(self) -> Self:
+        """Delete all that only training needs, and move the network to the CPU."""
         self.module_.generator = None
-        # Stages that were run as frozen ones while the head alone was trained have changed since.
-        forget(self.module_)
+        # The fused stages of the head phase are out of date: these stages were trained afterwards.
+        drop_cache(self.module_)
         placed(self.module_, "cpu").eval()
         self.module_.requires_grad_(False)
         self.device = "cpu"

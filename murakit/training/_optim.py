@@ -1,53 +1,66 @@
-"""How fast what is trained moves: learning rates by stage and over time, and averaged weights."""
+"""Parameter groups of the optimizer, the cosine schedule, and the moving average of the weights."""
 
 import math
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+if TYPE_CHECKING:
+    from ..networks._network import Radiograph
 
-def parameter_groups(network, lr_factor, decay):
-    """Return parameter groups for an optimizer: the head first, then what is trained of the backbone.
+
+def parameter_groups(network: nn.Module, lr_factor: float, decay: float) -> list[dict[str, Any]]:
+    """Return an optimizer's parameter groups: the head first, then the trained stages of the backbone.
 
     Parameters
     ----------
     network : Module
-        With a ``head``; what is not trained asks for no gradient.
+        Network with a ``head``. Frozen parameters have ``requires_grad=False``.
     lr_factor : float
-        What the backbone's rate is of the head's.
+        Learning-rate multiplier of the backbone.
     decay : float
-        What the rate of a stage is of that of the stage after it; with 1, all of them are one group.
+        Learning-rate multiplier of each stage relative to the stage after it. With 1, the stages are one
+        group.
 
     Returns
     -------
     groups : list of dict
-        Each with ``params`` and the ``factor`` of its learning rate.
+        Each has ``params``, and the multiplier ``factor`` of its learning rate.
     """
     head = list(network.head.parameters())
     groups = [{"params": head, "factor": 1.0}]
-    taken = {id(parameter) for parameter in head}
+    grouped = {id(parameter) for parameter in head}
     if decay != 1:
         for depth, stage in enumerate(reversed(network.stages.values())):
             params = [p for p in stage.parameters() if p.requires_grad]
-            taken |= {id(parameter) for parameter in params}
+            grouped |= {id(parameter) for parameter in params}
             groups.append({"params": params, "factor": lr_factor * decay**depth})
-    rest = [p for p in network.parameters() if p.requires_grad and id(p) not in taken]
+    rest = [p for p in network.parameters() if p.requires_grad and id(p) not in grouped]
     groups.append({"params": rest, "factor": lr_factor})
     return [group for group in groups if group["params"]]
 
 
-def cosine(optimizer, n_steps, n_warm):
-    """Return a scheduler, stepped a batch: a linear rise, then half a cosine down to nothing [1]_.
+def cosine_schedule(optimizer: torch.optim.Optimizer, n_steps: int, n_warmup: int) -> LambdaLR:
+    """Return a scheduler for every batch: a linear warm-up, then cosine annealing to zero [1]_.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Whose present rates are the highest ones.
-    n_steps, n_warm : int
-        Steps in all, and those of the rise.
+        Its current learning rates are the largest ones of the schedule.
+    n_steps : int
+        Number of batches, warm-up included.
+    n_warmup : int
+        Number of batches of the warm-up.
+
+    Returns
+    -------
+    scheduler : LambdaLR
 
     References
     ----------
@@ -55,20 +68,20 @@ def cosine(optimizer, n_steps, n_warm):
     """
 
     for group in optimizer.param_groups:
-        # A scheduler of an earlier phase has left its own there.
+        # Replaces the value that the scheduler of the head phase has left.
         group["initial_lr"] = group["lr"]
-    return LambdaLR(optimizer, partial(_factor, n_steps, n_warm))
+    return LambdaLR(optimizer, partial(_cosine_factor, n_steps, n_warmup))
 
 
-def _factor(n_steps, n_warm, step):
-    if step < n_warm:
-        return (step + 1) / (n_warm + 1)
-    done = (step - n_warm) / max(1, n_steps - n_warm)
+def _cosine_factor(n_steps, n_warmup, step):
+    if step < n_warmup:
+        return (step + 1) / (n_warmup + 1)
+    done = (step - n_warmup) / max(1, n_steps - n_warmup)
     return (1 + math.cos(math.pi * min(1.0, done))) / 2
 
 
 class WeightAverage:
-    """Exponential moving average of the weights in training [1]_.
+    """Exponential moving average of the weights during training [1]_.
 
     Parameters
     ----------
@@ -76,7 +89,8 @@ class WeightAverage:
     unfreeze : str
         The first trained stage.
     decay : float
-        What the average keeps of itself in a step; less in the first steps, when there is little to keep.
+        Decay of the average per step. In the first steps it is smaller, so that the initial weights lose
+        their influence quickly.
 
     References
     ----------
@@ -84,22 +98,22 @@ class WeightAverage:
        Control and Optimization 30 (1992).
     """
 
-    def __init__(self, network, unfreeze, decay):
+    def __init__(self, network: "Radiograph", unfreeze: str, decay: float) -> None:
         self.decay = decay
         self.n_steps = 0
         state = network.trained_state(unfreeze)
         self.current = [tensor for tensor in state.values() if tensor.is_floating_point()]
         self.average = [tensor.detach().clone() for tensor in self.current]
 
-    def update(self):
-        """Take a step's weights into the average."""
+    def update(self) -> None:
+        """Update the average with the current weights, after a training step."""
         self.n_steps += 1
         decay = min(self.decay, (1 + self.n_steps) / (10 + self.n_steps))
         get_ema_multi_avg_fn(decay)(self.average, self.current, self.n_steps)
 
     @contextmanager
-    def in_place(self):
-        """Let the network have the averaged weights, for a while."""
+    def applied(self) -> Iterator[None]:
+        """Give the network the averaged weights inside a with block."""
         self.swap()
         try:
             yield
@@ -107,9 +121,9 @@ class WeightAverage:
             self.swap()
 
     @torch.no_grad()
-    def swap(self):
-        """Exchange the averaged weights with those in training."""
+    def swap(self) -> None:
+        """Exchange the averaged weights with the network's current ones."""
         for average, current in zip(self.average, self.current):
-            kept = current.clone()
+            copy = current.clone()
             current.copy_(average)
-            average.copy_(kept)
+            average.copy_(copy)

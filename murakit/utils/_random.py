@@ -1,6 +1,7 @@
-"""Seeds, and threads that give the same bits in every process."""
+"""Seeds, and a number of threads with which every process computes the same bits."""
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral
 from typing import NamedTuple
@@ -8,17 +9,28 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-# Sums in PyTorch depend, in the last bits, on the number of threads, and joblib gives its worker
-# processes fewer. A fit with a seed uses the threads of the process that imported murakit first;
-# the workers inherit that number here, and wait without spinning, for spinning threads that share
-# a core are five times slower.
-_THREADS_AT_IMPORT = torch.get_num_threads()
+# The last bits of PyTorch's sums depend on the number of threads, and joblib gives its worker processes fewer
+# threads. So a fit with a seed uses as many threads as the first process that imported murakit. Its worker
+# processes inherit the number by an environment variable.
+_N_THREADS_AT_IMPORT = torch.get_num_threads()
 
-_SHARED_THREADS = int(os.environ.setdefault("MURAKIT_NUM_THREADS", str(_THREADS_AT_IMPORT)))
+_N_THREADS_SHARED = int(os.environ.setdefault("MURAKIT_NUM_THREADS", str(_N_THREADS_AT_IMPORT)))
 
 
 class Seeds(NamedTuple):
-    """Independent sources of randomness, all from ``random_state``."""
+    """Independent seeds and generators of a training, all derived from ``random_state``.
+
+    Attributes
+    ----------
+    split : numpy.random.Generator
+        Generator of the validation split.
+    order : numpy.random.Generator
+        Generator of the order of the images, and of mixup.
+    network : int
+        Seed of the random weights.
+    torch : int
+        Seed of augmentation and dropout.
+    """
 
     split: np.random.Generator
     order: np.random.Generator
@@ -26,17 +38,17 @@ class Seeds(NamedTuple):
     torch: int
 
 
-def seeds_of(random_state, n_epochs_before=None):
+def seeds_of(random_state: int | np.random.RandomState | None, n_epochs_before: int | None = None) -> Seeds:
     """Return the `Seeds` of a training.
 
     Parameters
     ----------
     random_state : int, RandomState or None
     n_epochs_before : int or None
-        Epochs that the network has been trained for, where training goes on.
+        Number of epochs that the network was trained for before, if this training continues another one.
     """
     if random_state is None:
-        # Fresh entropy: NumPy's global state is the caller's.
+        # Entropy of the operating system: NumPy's global random state is not used or changed.
         entropy = np.random.SeedSequence().entropy
     elif isinstance(random_state, Integral):
         entropy = int(random_state)
@@ -44,7 +56,7 @@ def seeds_of(random_state, n_epochs_before=None):
         entropy = int(random_state.randint(2**31 - 1))
     split, order, network, generator = np.random.SeedSequence(entropy).spawn(4)
     if n_epochs_before is not None:
-        # The epochs to come shall not see the images in the order and guise of those before.
+        # The order and the augmentation of the images must differ from those of the epochs before.
         order, generator = np.random.SeedSequence([entropy, n_epochs_before]).spawn(2)
     return Seeds(
         np.random.default_rng(split),
@@ -55,13 +67,13 @@ def seeds_of(random_state, n_epochs_before=None):
 
 
 @contextmanager
-def repeatable_threads(random_state):
-    """Compute with the same number of threads in every process, where a seed is given."""
+def repeatable_threads(random_state: int | np.random.RandomState | None) -> Iterator[None]:
+    """Use the same number of threads in every process inside a with block, if a seed is given."""
     before = torch.get_num_threads()
-    # A number that the caller set in this process is the caller's wish.
-    wished = before != _THREADS_AT_IMPORT
-    if random_state is not None and not wished and before != _SHARED_THREADS:
-        torch.set_num_threads(_SHARED_THREADS)
+    # A number of threads that the caller has set in this process is kept.
+    set_by_caller = before != _N_THREADS_AT_IMPORT
+    if random_state is not None and not set_by_caller and before != _N_THREADS_SHARED:
+        torch.set_num_threads(_N_THREADS_SHARED)
     try:
         yield
     finally:

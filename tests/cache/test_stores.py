@@ -36,7 +36,7 @@ from murakit.cache import _lmdb as disk_room
 from murakit.cache import _store as store
 from murakit.cache._base import Files, Memory, TensorRows
 from murakit.cache._lmdb import FILE, open_disk
-from murakit.training._inputs import ViewRows, on_device
+from murakit.training._inputs import ViewRows, rows_on_device
 
 
 @pytest.fixture
@@ -56,13 +56,13 @@ def counted(monkeypatch):
 def passes(monkeypatch):
     """The numbers of images that were sent through frozen stages."""
     sizes = []
-    run = store.FeatureStore._pass
+    run = store.FeatureStore._run_frozen
 
     def counting(self, block):
         sizes.append(len(block))
         return run(self, block)
 
-    monkeypatch.setattr(store.FeatureStore, "_pass", counting)
+    monkeypatch.setattr(store.FeatureStore, "_run_frozen", counting)
     return sizes
 
 
@@ -197,8 +197,8 @@ def test_other_weights_make_other_features(images, tmp_path, passes):
 
 def test_what_frozen_stages_make_of_the_validation_images_is_kept_beside_augmentation(images, passes):
     clf = quick_classifier(max_epochs=4).fit(images.data, images.target)
-    held = np.isin(images.patients, clf.validation_patients_).sum()
-    assert sum(passes) == held
+    validated = np.isin(images.patients, clf.validation_patients_).sum()
+    assert sum(passes) == validated
 
 
 def test_each_view_is_computed_once_for_all_seeds(images, tmp_path, passes):
@@ -339,8 +339,8 @@ def test_users_of_one_folder_have_limits_of_their_own(images, tmp_path):
 
 
 def test_a_limit_holds_where_another_fills_the_folder_meanwhile(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("murakit.cache._base._CHUNK_IMAGES", 1)
-    monkeypatch.setattr("murakit.cache._base.PASS", 1)
+    monkeypatch.setattr("murakit.cache._base._MAX_CHUNK_IMAGES", 1)
+    monkeypatch.setattr("murakit.cache._base.FROZEN_BATCH_SIZE", 1)
     pixels, other = (
         ImageStore(tmp_path, image_size=32, cache_limit=400_000),
         ImageStore(tmp_path, image_size=56),
@@ -371,17 +371,17 @@ def test_views_that_went_to_memory_are_told_of(images, tmp_path):
 
 
 def test_files_are_looked_up_once_a_fit(images, monkeypatch):
-    monkeypatch.setattr("murakit.cache._base._HELD_BYTES", 0)
+    monkeypatch.setattr("murakit.cache._base._IN_MEMORY_BYTES", 0)
     asked = []
-    identity = _store._identity
-    monkeypatch.setattr(_store, "_identity", lambda path: asked.append(path) or identity(path))
+    identity = _store._file_id
+    monkeypatch.setattr(_store, "_file_id", lambda path: asked.append(path) or identity(path))
     quick_classifier(augment=False, early_stopping=False, max_epochs=4).fit(images.data, images.target)
     assert sorted(asked) == sorted(images.data)
 
 
-@pytest.mark.parametrize("held", [0, 2**20])
-def test_one_row_is_one_array(images, monkeypatch, held):
-    monkeypatch.setattr("murakit.cache._base._HELD_BYTES", held)
+@pytest.mark.parametrize("in_memory_bytes", [0, 2**20])
+def test_one_row_is_one_array(images, monkeypatch, in_memory_bytes):
+    monkeypatch.setattr("murakit.cache._base._IN_MEMORY_BYTES", in_memory_bytes)
     rows = ImageStore(image_size=32).open(images.data)
     np.testing.assert_array_equal(rows[3], rows[[3]][0])
     np.testing.assert_array_equal(rows[-1], rows[len(rows) - 1])
@@ -476,7 +476,7 @@ def test_a_database_of_another_program_is_left_alone(images, tmp_path):
 
 def test_a_file_that_is_no_database_is_left_alone(images, tmp_path):
     (tmp_path / FILE).write_bytes(b"something else " * 1000)
-    trouble(images, tmp_path, "no LMDB database, or a damaged one.*clear_cache")
+    trouble(images, tmp_path, "not an LMDB database, or is damaged.*clear_cache")
 
 
 def test_what_a_damaged_cache_holds_cannot_be_told(tmp_path):
@@ -530,7 +530,7 @@ def test_a_folder_that_cannot_be_written_to_is_read(images, tmp_path, monkeypatc
     monkeypatch.setattr(disk_room.lmdb, "open", refuse)
     counted.clear()
     assert cache_info(tmp_path).n_images.tolist() == [20]
-    trouble(images, tmp_path, "cannot be written to: what it holds is used")
+    trouble(images, tmp_path, "cannot be written to: its contents are used")
     assert sorted(counted) == sorted(images.data[20:])
 
 
@@ -558,7 +558,7 @@ import numpy as np
 from murakit.cache import _base as _store
 from murakit.augmentation import Augmentation
 from murakit.cache import FeatureStore, ImageStore
-_store.PASS = _store._CHUNK_IMAGES = 1  # a commit an image
+_store.FROZEN_BATCH_SIZE = _store._MAX_CHUNK_IMAGES = 1  # a commit an image
 paths = open(sys.argv[2]).read().splitlines()
 rows = ImageStore(sys.argv[1], image_size=int(sys.argv[3]), n_jobs=1).open(paths)
 np.save(sys.argv[4], rows[:].numpy())
@@ -614,13 +614,13 @@ def test_a_forked_process_opens_the_store_anew(images, tmp_path):
 
 
 def test_the_map_grows_with_the_file(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(disk_room, "_FIRST_MAP", 2**16)
+    monkeypatch.setattr(disk_room, "_INITIAL_MAP_SIZE", 2**16)
     rows = ImageStore(tmp_path, image_size=64).open(images.data)
     np.testing.assert_array_equal(rows[:].numpy(), pixels(images.data, 64))
 
 
 def test_another_process_may_make_the_map_grow(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(disk_room, "_FIRST_MAP", 2**16)
+    monkeypatch.setattr(disk_room, "_INITIAL_MAP_SIZE", 2**16)
     ours = ImageStore(tmp_path, image_size=32)
     ours.open(images.data[:2])
     assert filler(images, tmp_path, tmp_path / "theirs.npy", size=200).wait() == 0
@@ -679,7 +679,7 @@ def test_rows_on_a_device_are_the_same_rows(images, tmp_path, monkeypatch, free)
         for k in range(2)
     ]
     for rows in (pixels.open(images.data), ViewRows([view.open(images.data) for view in views])):
-        placed = on_device(rows, "cpu")
+        placed = rows_on_device(rows, "cpu")
         assert placed.stage == rows.stage
         for batch in ([3, 1, 4], [0]):
             ours, theirs = placed.__getitems__(batch), rows.__getitems__(batch)

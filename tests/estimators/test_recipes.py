@@ -18,7 +18,7 @@ def test_a_recipe_fits(name, images):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_names_stages_of_its_backbone(name):
     clf = MuraClassifier(**recipe(name, weights=None))
-    assert clf._build_network(2, 0).before(clf.unfreeze) is not None
+    assert clf._build_network(2, 0).stages_before(clf.unfreeze) is not None
 
 
 def test_the_papers_recipe_weighs_by_region_and_has_one_output(images):

@@ -11,7 +11,7 @@ from murakit import list_backbones, load_model, load_mura, read_square, save_mod
 from murakit.inspection import grad_cam
 from murakit.networks._backbones import BACKBONES
 from murakit.networks._build import build_radiograph, find_backbone
-from murakit.networks._pretrained import forget_weights
+from murakit.networks._pretrained import clear_weights_cache
 from murakit.utils._random import seeds_of
 
 TIMM = ("timm/legacy_xception", "timm/test_convnext", "timm/test_vit")
@@ -82,7 +82,7 @@ def few(small_mura):
 @pytest.fixture(autouse=True)
 def no_weights_left():
     yield
-    forget_weights()
+    clear_weights_cache()
 
 
 @pytest.mark.parametrize(

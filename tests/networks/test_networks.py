@@ -13,7 +13,7 @@ from torch import nn
 
 from murakit.networks._backbones import BACKBONES
 from murakit.networks._build import build_radiograph
-from murakit.networks._frozen import fold_entry
+from murakit.networks._frozen import fused_grey_stage
 from murakit.networks._network import Radiograph
 
 
@@ -54,7 +54,7 @@ def test_a_first_convolution_of_grey_values_is_that_of_three_channels(size, kern
     with torch.no_grad():
         expected = network.head(network.pool(stage((images / 255 - mean) / std)))
         torch.testing.assert_close(network.infer(images), expected, rtol=1e-5, atol=1e-5)
-    assert any(type(module).__name__ == "_GreyConv" for module in fold_entry(network, "one").modules())
+    assert any(type(module).__name__ == "_GreyConv" for module in fused_grey_stage(network, "one").modules())
 
 
 def test_a_run_in_half_precision_leaves_nothing_for_those_in_full():
@@ -132,7 +132,7 @@ def test_another_first_layer_takes_three_channels():
     network = Radiograph({"one": stage}, 6, 2).eval()
     images = torch.randint(0, 256, (3, 1, 16, 16), dtype=torch.uint8)
     mean, std = network.mean.view(1, 3, 1, 1), network.std.view(1, 3, 1, 1)
-    assert fold_entry(network, "one") is None
+    assert fused_grey_stage(network, "one") is None
     with torch.no_grad():
         expected = network.head(network.pool(stage((images / 255 - mean) / std)))
         torch.testing.assert_close(network.infer(images), expected, rtol=1e-5, atol=1e-5)

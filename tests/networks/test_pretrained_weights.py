@@ -166,7 +166,7 @@ def test_an_altered_model_is_refused(images, parts, path):
 @pytest.mark.parametrize("n_bytes", [4, 100, -10])
 def test_a_file_that_was_cut_short_is_refused(images, path, n_bytes):
     path.write_bytes(path.read_bytes()[:n_bytes])
-    with pytest.raises(ValueError, match=r"model\.safetensors.* cannot be read .* Fetch it anew"):
+    with pytest.raises(ValueError, match=r"model\.safetensors.* cannot be read .* fetch it again"):
         still(path).fit(images.data, images.target)
 
 

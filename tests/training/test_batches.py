@@ -38,7 +38,7 @@ def one_by_one(data, batch_size, rng):
     "n_rows, batch_size", [(1, 4), (3, 4), (40, 4), (41, 4), (42, 4), (300, 32), (257, 32)]
 )
 def test_batches_are_those_of_a_loop_by_hand(n_rows, batch_size, n_bytes, monkeypatch):
-    monkeypatch.setattr(_batches, "_TOGETHER_BYTES", n_bytes)
+    monkeypatch.setattr(_batches, "_GATHERED_BYTES", n_bytes)
     data = data_of(n_rows)
     expected = one_by_one(data, batch_size, np.random.default_rng(0))
     batches = list(Batches(data, batch_size, np.random.default_rng(0)))

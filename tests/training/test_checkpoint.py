@@ -15,7 +15,7 @@ from murakit.training._net import TrainingNet
 
 def train_interrupted(clf, images, epoch):
     """Interrupt a training in its epoch of that number."""
-    judge = TrainingNet._judge
+    judge = TrainingNet._compare_with_best
 
     def interrupted(net):
         if len(net.history) == epoch:
@@ -23,7 +23,7 @@ def train_interrupted(clf, images, epoch):
         return judge(net)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(TrainingNet, "_judge", interrupted)
+        patch.setattr(TrainingNet, "_compare_with_best", interrupted)
         clf.fit(images.data, images.target)
 
 

@@ -11,8 +11,8 @@ from murakit.networks import _fuse, _pretrained
 from murakit.utils import _allocator
 from murakit.utils._threading import Lock
 
-HELD = [_filesystem._reading, _lmdb._opening, _fuse._tracing, _pretrained._keeping]
-HELD += [_pretrained._seeding, _allocator._counting]
+HELD = [_filesystem._reading, _lmdb._opening, _fuse._tracing, _pretrained._cache_lock]
+HELD += [_pretrained._seed_lock, _allocator._counting]
 
 
 def take(*locks):
