@@ -42,6 +42,9 @@ def pyplot():
 def paper():
     """Draw with small type and thin lines, whatever the caller's settings are."""
     plt = pyplot()
+    # Loads the backend, which is otherwise loaded with the first figure: that of a notebook then switches
+    # interactive mode on, and the end of the context would switch it off again, for all later figures.
+    plt.draw_if_interactive()
     with plt.rc_context(_RC):
         yield plt
 

@@ -4,19 +4,22 @@ import sys
 
 from tqdm.auto import tqdm
 
-_NOTEBOOK = "ipykernel"
+
+def in_notebook():
+    """Return whether this process is the kernel of a notebook."""
+    return "ipykernel" in sys.modules
 
 
 def is_interactive(stream=None):
-    """Tell whether a bar that redraws itself would be seen as one."""
+    """Return whether a bar that redraws itself would be seen as one."""
     stream = sys.stderr if stream is None else stream
-    return _NOTEBOOK in sys.modules or bool(getattr(stream, "isatty", lambda: False)())
+    return in_notebook() or bool(getattr(stream, "isatty", lambda: False)())
 
 
-def progress_bar(iterable=None, *, total, desc, unit, disable=False):
+def progress_bar(iterable=None, *, total, desc, unit, disable=False, leave=False):
     """Return a tqdm bar for a terminal or notebook; elsewhere one that stays silent."""
     return tqdm(
-        iterable, total=total, desc=desc, unit=unit, leave=False, disable=disable or not is_interactive()
+        iterable, total=total, desc=desc, unit=unit, leave=leave, disable=disable or not is_interactive()
     )
 
 
@@ -41,7 +44,8 @@ class EpochProgress:
     def __init__(self, total, desc, disable):
         self.desc = desc
         self.lines = not disable and not is_interactive()
-        self.bar = progress_bar(total=total, desc=desc, unit="epoch", disable=disable)
+        # A notebook is read again later, and then shows how the training ended.
+        self.bar = progress_bar(total=total, desc=desc, unit="epoch", disable=disable, leave=in_notebook())
 
     def update(self, row):
         """Show the last row of a history: losses, scores and the learning rate."""
