@@ -1,7 +1,12 @@
 """Heat maps: which parts of a radiograph speak for a class, by Captum."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+import pandas as pd
 import torch
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 from torch.nn import functional
 
@@ -11,14 +16,19 @@ from ..evaluation._result import label_name
 from ..io._images import open_gray, placed, read_image, to_square
 from ..networks._network import FromGrey
 from ..plotting._style import paper
+from ..utils._typing import Paths
 from ..utils._validation import plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _BATCH = 16
 
 # Side of the square that is covered, and the step from one to the next, as shares of the image.
 _PATCH, _STEP = 1 / 7, 1 / 14
 
-# Positions along a side below which a map points nowhere.
+# With fewer positions along a side, a map is too coarse to point at anything.
 _FEWEST_POSITIONS = 6
 
 
@@ -48,20 +58,28 @@ class HeatMaps:
     (0, 0)
     """
 
-    def __init__(self, paths, maps, *, target, proba, method):
+    def __init__(
+        self,
+        paths: Sequence[str] | NDArray[np.object_],
+        maps: Sequence[NDArray[np.float32]],
+        *,
+        target: Any,
+        proba: ArrayLike,
+        method: str,
+    ) -> None:
         self.paths = paths
         self.maps = maps
         self.target = target
-        self.proba = proba
+        self.proba = np.asarray(proba)
         self.method = method
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.maps)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"HeatMaps({len(self)} images, target={plain(self.target)!r}, method={self.method!r})"
 
-    def peak(self, number):
+    def peak(self, number: int) -> tuple[int, int]:
         """Return where a map is highest.
 
         Parameters
@@ -77,7 +95,7 @@ class HeatMaps:
         y, x = np.unravel_index(np.argmax(self.maps[number]), self.maps[number].shape)
         return int(x), int(y)
 
-    def overlay(self, number, *, strength=0.5):
+    def overlay(self, number: int, *, strength: float = 0.5) -> NDArray[np.uint8]:
         """Lay a map over its image.
 
         Parameters
@@ -99,7 +117,7 @@ class HeatMaps:
         share = (strength * heat)[..., None]
         return np.round(255 * ((1 - share) * image + share * colour)).astype(np.uint8)
 
-    def plot(self, *, n_columns=4, contour=True):
+    def plot(self, *, n_columns: int = 4, contour: bool = True) -> "Figure":
         """Draw each image with its map.
 
         Parameters
@@ -130,7 +148,7 @@ class HeatMaps:
                 ax.set_title(f"P({label_name(self.target)}) = {self.proba[number]:.2f}")
         return figure
 
-    def draw(self, ax, number, *, contour=True):
+    def draw(self, ax: "Axes", number: int, *, contour: bool = True) -> None:
         """Draw one image with its map into axes.
 
         Parameters
@@ -148,11 +166,18 @@ class HeatMaps:
         ax.axis("off")
 
 
-def grad_cam(clf, X, *, target=None, method="gradcam", stage=None):
+def grad_cam(
+    clf: MuraClassifier,
+    X: Paths,
+    *,
+    target: Any = None,
+    method: str = "gradcam",
+    stage: str | None = None,
+) -> HeatMaps:
     """Show which parts of radiographs speak for a class.
 
     A map says what moves this network, not where an injury is: networks take shortcuts, and maps of
-    well-trained and of random networks can look alike [2]_. `pointing_game` tells how often it hits.
+    well-trained and of random networks can look alike [2]_. `pointing_game` measures how often they hit a finding.
 
     Parameters
     ----------
@@ -218,10 +243,13 @@ def grad_cam(clf, X, *, target=None, method="gradcam", stage=None):
     device = clf._device(predicting=True)
     model = FromGrey(network).eval()
     code = _target(clf, target)
-    maps, probabilities, codes = [], [], []
+    maps: list[NDArray[np.float32]] = []
+    probabilities: list[float] = []
+    codes: list[int] = []
     try:
         network.to(device)
         model.to(device)
+        explain: _GradCam | _Occlusion
         if method == "gradcam":
             explain = _GradCam(attribution, model, network.stages[_stage_of(network, clf._side(), stage)])
         else:
@@ -314,12 +342,12 @@ def _fitted(heat, own_size, clf):
     square = functional.interpolate(heat[None, None], (size, size), mode="bilinear", align_corners=False)
     inner = square[..., top : top + inner_height, left : left + inner_width]
     own = functional.interpolate(inner, (height, width), mode="bilinear", align_corners=False)[0, 0]
-    own = own.numpy()
-    return own / own.max() if own.max() > 0 else own
+    values = own.numpy()
+    return values / values.max() if values.max() > 0 else values
 
 
-def pointing_game(heat_maps, findings):
-    """Tell how often the peak of a map falls on the finding, and how often a random one would.
+def pointing_game(heat_maps: HeatMaps, findings: pd.DataFrame) -> dict[str, float]:
+    """Return how often the peak of a map falls on the finding, and how often a random one would.
 
     Parameters
     ----------
@@ -356,7 +384,7 @@ def pointing_game(heat_maps, findings):
     >>> pointing_game(maps, findings)
     {'n': 1, 'hits': 1.0, 'chance': 0.25, 'ratio': 4.0}
     """
-    boxes = {}
+    boxes: dict[str, list[tuple[int, int, int, int]]] = {}
     for row in findings.itertuples(index=False):
         boxes.setdefault(_tail(row.path), []).append((row.x0, row.y0, row.x1, row.y1))
     hits, chances = [], []

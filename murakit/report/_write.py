@@ -5,12 +5,16 @@ import datetime
 import io
 import os
 import platform
+from collections.abc import Mapping
 
 import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import Bunch
 
 from ..estimators._classifier import MuraClassifier
 from ..evaluation._compare import as_comparison
 from ..evaluation._result import Evaluation
+from ..evaluation._shortcuts import ShortcutAudit
 from ..inspection._gallery import has_paths, show_mistakes, worst_mistakes
 from ..inspection._heat_maps import grad_cam
 from ..io._atomic import written_whole
@@ -19,6 +23,7 @@ from ..plotting._dataset import DatasetDisplay
 from ..plotting._history import HistoryDisplay
 from ..plotting._regions import RegionConfusionDisplay, RegionDisplay
 from ..plotting._style import pyplot
+from ..utils._typing import PathLike
 from ..utils._versions import installed_versions
 
 NOT_FOR_CLINICAL_USE = (
@@ -32,16 +37,16 @@ _PACKAGES = ("murakit", "torch", "torchvision", "scikit-learn", "skorch", "numpy
 
 
 def write_report(
-    evaluation,
-    path,
+    evaluation: Evaluation,
+    path: PathLike,
     *,
-    estimator=None,
-    data=None,
-    audit=None,
-    title="Evaluation of a classifier of radiographs",
-    n_mistakes=4,
-    heat_maps=True,
-):
+    estimator: BaseEstimator | None = None,
+    data: Bunch | Mapping[str, Bunch] | None = None,
+    audit: ShortcutAudit | None = None,
+    title: str = "Evaluation of a classifier of radiographs",
+    n_mistakes: int = 4,
+    heat_maps: bool = True,
+) -> str:
     """Write an evaluation as one HTML file that needs no network.
 
     Parameters
