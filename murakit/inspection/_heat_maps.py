@@ -33,15 +33,15 @@ _FEWEST_POSITIONS = 6
 
 
 class HeatMaps:
-    """What speaks for a class, pixel by pixel; made by `grad_cam`.
+    """Heat maps of a class, one for each image; made by `grad_cam`.
 
     Parameters
     ----------
     paths : ndarray of shape (n,)
         The images.
     maps : list of ndarray of shape (height, width), dtype float32
-        One an image, at its own resolution, from 0 to 1: 1 is the largest value of that image, 0 is
-        "does not speak for it". A map of zeros: nothing in the image speaks for the class.
+        One for each image, at the image's own resolution. 0: no evidence for the class; 1: the
+        strongest evidence in this image. A map of zeros: the image holds no evidence for the class.
     target : object
         The class.
     proba : ndarray of shape (n,)
@@ -125,7 +125,7 @@ class HeatMaps:
         n_columns : int, default=4
             Images side by side.
         contour : bool, default=True
-            Draw a line around the half of the highest value, which is seen without colour.
+            Draw a line at half of the highest value, which is visible without colour.
 
         Returns
         -------
@@ -174,7 +174,7 @@ def grad_cam(
     method: str = "gradcam",
     stage: str | None = None,
 ) -> HeatMaps:
-    """Show which parts of radiographs speak for a class.
+    """Return heat maps of the parts of radiographs that speak for a class.
 
     A map says what moves this network, not where an injury is: networks take shortcuts, and maps of
     well-trained and of random networks can look alike [2]_. `pointing_game` measures how often they hit a finding.
@@ -188,12 +188,12 @@ def grad_cam(
     target : label, default=None
         The class. None: the second of two classes (abnormal); of more, the most probable of each image.
     method : {"gradcam", "occlusion"}, default="gradcam"
-        Gradients times activations of a stage [1]_: one pass, coarse. Or the fall of the class's score
-        when a square is covered with black, which moves over the image [3]_: slow, hundreds of
-        passes.
+        ``"gradcam"``: gradients times activations of a stage [1]_; one pass, coarse. ``"occlusion"``: how
+        far the class's score falls while a black square covers a part of the image [3]_; hundreds of
+        passes, slow.
     stage : str, default=None
-        Whose activations Grad-CAM weighs. None: the last of at least 6 x 6 positions, which is the last
-        of a ResNet from 192 px on; of smaller images, it sees four places.
+        The stage whose activations Grad-CAM weighs. None: the last one with maps of at least 6 x 6
+        positions. Of a ResNet, that is the last stage if `image_size` is 192 or more.
 
     Returns
     -------
@@ -281,13 +281,13 @@ def _captum():
 
 
 def _stage_of(network, size, stage):
-    """Return the stage whose maps are weighed: that asked for, or the last that is not too coarse, else the first."""
+    """Return the stage for Grad-CAM: `stage`, or the last with enough positions, or the first."""
     x = torch.zeros(2, 3, size, size, device=network.mean.device)
     sides = {}
     with torch.no_grad():
         for name, module in network.stages.items():
             x = module(x)
-            # Maps of channels last, or tokens, are none that Grad-CAM could weigh.
+            # Grad-CAM needs maps with channels first and two axes of positions: no tokens, no channels last.
             if x.ndim == 4 and x.shape[-1] == x.shape[-2]:
                 sides[name] = x.shape[-1]
     if not sides or stage not in (None, *sides):
@@ -360,8 +360,9 @@ def pointing_game(heat_maps: HeatMaps, findings: pd.DataFrame) -> dict[str, floa
     Returns
     -------
     result : dict
-        ``n``: images with a map and a finding; ``hits``: share of them whose peak lies in a box;
-        ``chance``: the same for a peak placed at random inside the body; ``ratio`` of the two.
+        ``n``: number of images with a map and a finding. ``hits``: share of them whose peak lies in a
+        box. ``chance``: the expected share for peaks at random places of the body. ``ratio``: ``hits``
+        over ``chance``.
 
     Raises
     ------
@@ -397,7 +398,7 @@ def pointing_game(heat_maps: HeatMaps, findings: pd.DataFrame) -> dict[str, floa
             inside[max(y0, 0) : y1, max(x0, 0) : x1] = True
         x, y = heat_maps.peak(number)
         body = _body(read_image(path))
-        # A map without any peak points at nothing: a miss.
+        # A map of zeros has no peak, which counts as a miss.
         hits.append(inside[y, x] and heat_maps.maps[number].max() > 0)
         chances.append(inside[body].mean())
     if not hits:
@@ -412,7 +413,7 @@ def _tail(path):
 
 
 def _body(image):
-    """Return which pixels show the body: those brighter than what parts dark from bright best (Otsu)."""
+    """Return which pixels show the body: those brighter than Otsu's threshold."""
     counts = np.bincount(image.ravel(), minlength=256).astype(float)
     values = np.arange(256)
     below, sums = np.cumsum(counts), np.cumsum(counts * values)

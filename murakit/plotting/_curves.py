@@ -1,4 +1,4 @@
-"""Pictures of probabilities: where a threshold lies on the ROC curve, and whether they are right."""
+"""Displays of probabilities: the ROC curve with the threshold, and a reliability diagram."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self

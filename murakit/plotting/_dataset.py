@@ -1,4 +1,4 @@
-"""A picture of a data set: who and what is in it."""
+"""Display of a data set: patients, studies, images and their sizes."""
 
 from typing import Self
 

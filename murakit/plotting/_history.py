@@ -1,4 +1,4 @@
-"""A picture of a training: losses, scores and learning rate, epoch by epoch."""
+"""Display of a training: losses, scores and learning rate, epoch by epoch."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self

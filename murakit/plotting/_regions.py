@@ -1,4 +1,4 @@
-"""Pictures of regions: a metric of each with its interval, and what is taken for what."""
+"""Displays of regions: a metric of each with its interval, and confusion matrices."""
 
 from typing import TYPE_CHECKING, Self
 
@@ -21,7 +21,7 @@ _MOST_CLASSES = 8
 
 
 class RegionDisplay(FromEvaluation):
-    """A metric of each region and of all, with intervals, beside what others publish.
+    """A metric of each region and of all studies, with intervals, beside published values.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ class RegionDisplay(FromEvaluation):
 
 
 class RegionConfusionDisplay(FromEvaluation):
-    """Confusion matrices of all and of each region: how many, and which share of the true class.
+    """Confusion matrices of all studies and of each region: counts, and shares of the true class.
 
     Of more than four classes, only the matrix of all is drawn; those of regions are in ``matrices_``.
 

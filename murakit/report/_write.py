@@ -5,7 +5,6 @@ import datetime
 import io
 import os
 import platform
-from collections.abc import Mapping
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -41,7 +40,7 @@ def write_report(
     path: PathLike,
     *,
     estimator: BaseEstimator | None = None,
-    data: Bunch | Mapping[str, Bunch] | None = None,
+    data: Bunch | dict[str, Bunch] | None = None,
     audit: ShortcutAudit | None = None,
     title: str = "Evaluation of a classifier of radiographs",
     n_mistakes: int = 4,
@@ -56,7 +55,7 @@ def write_report(
     path : str or path-like
         The file to write; an older one is replaced when the new one is complete.
     estimator : classifier, default=None
-        What was judged: its parameters, its training curve and its heat maps.
+        The judged classifier. The page shows its parameters, training curve and heat maps.
     data : Bunch or dict of str to Bunch, default=None
         The data set, as `load_mura` returns it, or several by name, such as train and valid.
     audit : ShortcutAudit, default=None
@@ -66,8 +65,8 @@ def write_report(
     n_mistakes : int, default=4
         Most confident errors of each kind to show; 0: none.
     heat_maps : bool, default=True
-        Lay Grad-CAM over the mistakes, where `estimator` is a `MuraClassifier`. The page says so where
-        that network's probabilities are not those that were judged.
+        Whether to lay Grad-CAM over the mistakes; only of a `MuraClassifier`. Where its probabilities
+        differ from those that were judged, the page warns.
 
     Returns
     -------
@@ -77,7 +76,7 @@ def write_report(
     Raises
     ------
     TypeError
-        For something else than an `Evaluation`.
+        Where `evaluation` is no `Evaluation`.
     ImportError
         Without matplotlib (``murakit[plot]``) or, for heat maps, Captum (``murakit[explain]``).
 
@@ -102,7 +101,9 @@ def write_report(
         raise TypeError(
             f"write_report takes an Evaluation, not a {type(evaluation).__name__}: see murakit.evaluate."
         )
-    parts = {} if data is None else data if isinstance(data, dict) and "data" not in data else {"": data}
+    data = {} if data is None else data
+    # Of several data sets by name, each value is one; of one data set, the values are arrays.
+    parts = data if all(isinstance(part, dict) for part in data.values()) else {"": data}
     sections = [
         _section("Result", "result", _result(evaluation)),
         _section("By region", "regions", _regions(evaluation)),

@@ -7,6 +7,7 @@ from importlib.resources import files
 
 import matplotlib
 import numpy as np
+import pytest
 from helpers import quick_classifier
 from PIL import Image
 from sklearn.utils import Bunch
@@ -167,3 +168,21 @@ def test_the_templates_come_with_the_package():
     templates = files("murakit.report") / "templates"
     names = {entry.name for entry in (templates / "sections").iterdir()}
     assert (templates / "report.html").is_file() and "result.html" in names
+
+
+@pytest.mark.parametrize("names", [["train", "valid"], ["data", "target"]], ids=", ".join)
+def test_data_sets_may_have_any_names(images, tmp_path, names):
+    found = evaluate_predictions([0, 1, 1], [0.9, 0.2, 0.7], patients=list("abc"), n_resamples=0)
+    write_report(found, tmp_path / "report.html", data=dict.fromkeys(names, images))
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    alts = [image["alt"] for image in page.images]
+    assert all(f"Studies per region and label, and sizes, of {name}" in alts for name in names)
+
+
+def test_one_data_set_needs_no_name(images, tmp_path):
+    found = evaluate_predictions([0, 1, 1], [0.9, 0.2, 0.7], patients=list("abc"), n_resamples=0)
+    write_report(found, tmp_path / "report.html", data=images)
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "Studies per region and label, and sizes, of the data set" in [
+        image["alt"] for image in page.images
+    ]
