@@ -1,12 +1,13 @@
 # The environment can be chosen: make test VENV=/path/to/venv; PYTHON is what makes it.
 PYTHON ?= python3
 VENV ?= .venv
+OLDEST ?= .venv-oldest
 BIN := $(VENV)/bin
 # Tests compute with one thread each; each worker takes some 2 GB.
 WORKERS := -n logical --maxprocesses 4
 STAMP := $(VENV)/.murakit-installed
 
-.PHONY: demo test test-slow lint bench examples clean
+.PHONY: demo test test-slow test-oldest lint bench examples clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -27,10 +28,18 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest $(WORKERS) -m slow
 
+## test-oldest: the unit tests with the oldest dependencies that pyproject.toml allows; PYTHON has to be 3.11
+test-oldest:
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet uv
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST) --resolution lowest-direct --editable '.[all,test]'
+	$(OLDEST)/bin/python -m pytest $(WORKERS)
+
 ## lint: what CI holds the code to
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 ## examples: every example in its quick form
 examples: $(STAMP)
@@ -42,4 +51,4 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) runs build dist
+	rm -rf $(VENV) $(OLDEST) runs build dist

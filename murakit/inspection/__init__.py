@@ -1,4 +1,4 @@
-"""Looking at radiographs: studies, the worst mistakes, and what speaks for a class.
+"""Pictures of radiographs: studies, the most confident mistakes, and heat maps of a class.
 
 They need ``murakit[plot]``; heat maps need ``murakit[explain]`` as well.
 """

@@ -1,6 +1,10 @@
 """Pictures of studies: all views of a study together, and those that a model gets most wrong."""
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ..datasets._paths import as_paths
 from ..datasets._samples import as_samples
@@ -8,13 +12,26 @@ from ..evaluation._result import Evaluation
 from ..io._images import read_image
 from ..metrics._labels import label_name
 from ..plotting._style import GREY, paper
+from ..utils._typing import Paths
+from ._heat_maps import HeatMaps
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _MOST_VIEWS = 4
 
 _CELL = 1.6  # inches
 
 
-def show_studies(X, y=None, *, studies, regions=None, n_studies=8, random_state=0):
+def show_studies(
+    X: Paths,
+    y: ArrayLike | None = None,
+    *,
+    studies: ArrayLike,
+    regions: ArrayLike | None = None,
+    n_studies: int = 8,
+    random_state: int = 0,
+) -> "Figure":
     """Draw studies, all views of each in a row.
 
     Parameters
@@ -58,10 +75,8 @@ def show_studies(X, y=None, *, studies, regions=None, n_studies=8, random_state=
     >>> figure = show_studies(mura.data, mura.target, studies=mura.studies, n_studies=2)
     """
     paths = as_paths(X)
-    columns = {"studies": studies, "y": y, "regions": regions}
-    columns = {
-        name: np.asarray(values, dtype=object) for name, values in columns.items() if values is not None
-    }
+    given = {"studies": studies, "y": y, "regions": regions}
+    columns = {name: np.asarray(values, dtype=object) for name, values in given.items() if values is not None}
     for name, values in columns.items():
         if len(values) != len(paths):
             raise ValueError(
@@ -83,7 +98,7 @@ def show_studies(X, y=None, *, studies, regions=None, n_studies=8, random_state=
     return _draw(rows)
 
 
-def worst_mistakes(evaluation, *, n_mistakes=4):
+def worst_mistakes(evaluation: Evaluation, *, n_mistakes: int = 4) -> dict[str, NDArray[np.intp]]:
     """Return the most confident errors, apart by kind.
 
     Parameters
@@ -117,20 +132,26 @@ def worst_mistakes(evaluation, *, n_mistakes=4):
     >>> {kind: rows.tolist() for kind, rows in worst_mistakes(evaluation).items()}
     {'false negatives': [2, 1], 'false positives': [0]}
     """
-    units = evaluation.units
-    if len(units.classes) != 2:
+    predictions = evaluation.units
+    if len(predictions.classes) != 2:
         raise ValueError(
-            f"False negatives and positives need two classes, and there are {len(units.classes)}."
+            f"False negatives and positives need two classes, and there are {len(predictions.classes)}."
         )
-    score, predicted = units.proba[:, 1], units.predicted
+    score, predicted = predictions.proba[:, 1], predictions.predicted
     found = {}
     for kind, true, sign in (("false negatives", 1, 1), ("false positives", 0, -1)):
-        rows = np.flatnonzero((units.code == true) & (predicted != true))
+        rows = np.flatnonzero((predictions.code == true) & (predicted != true))
         found[kind] = rows[np.argsort(sign * score[rows], kind="stable")][:n_mistakes]
     return found
 
 
-def show_mistakes(evaluation, *, n_mistakes=4, kind="both", heat_maps=None):
+def show_mistakes(
+    evaluation: Evaluation,
+    *,
+    n_mistakes: int = 4,
+    kind: str = "both",
+    heat_maps: Callable[[NDArray[np.object_]], HeatMaps] | None = None,
+) -> "Figure":
     """Draw the most confident errors, with all views of each study.
 
     Parameters
@@ -182,17 +203,18 @@ def show_mistakes(evaluation, *, n_mistakes=4, kind="both", heat_maps=None):
     found = worst_mistakes(evaluation, n_mistakes=n_mistakes)
     if kind != "both" and kind not in found:
         raise ValueError(f"kind={kind!r} is not known: pass 'both', {', '.join(map(repr, found))}.")
-    units = evaluation.units
+    predictions = evaluation.units
     rows = []
     for name, mistakes in found.items():
         if kind not in ("both", name):
             continue
         for row in mistakes:
             images = images_of(evaluation, row)
-            region = "" if units.region is None else f" · {units.region[row]}"
+            region = "" if predictions.region is None else f" · {predictions.region[row]}"
+            true, abnormal = predictions.classes[predictions.code[row]], predictions.classes[1]
             title = (
-                f"{name[:-1].capitalize()}: is {label_name(units.classes[units.code[row]])}, "
-                f"P({label_name(units.classes[1])}) = {units.proba[row, 1]:.2f}{region} · {units.patient[row]}"
+                f"{name[:-1].capitalize()}: is {label_name(true)}, P({label_name(abnormal)}) = "
+                f"{predictions.proba[row, 1]:.2f}{region} · {predictions.patient[row]}"
             )
             rows.append((title, images, None if heat_maps is None else heat_maps(images)))
     if not rows:
@@ -200,13 +222,13 @@ def show_mistakes(evaluation, *, n_mistakes=4, kind="both", heat_maps=None):
     return _draw(rows)
 
 
-def has_paths(evaluation):
-    """Tell whether an evaluation knows its images, or numbered rows only."""
+def has_paths(evaluation: Evaluation) -> bool:
+    """Return whether an evaluation knows the paths of its images, and not only the numbers of rows."""
     return not any(str(name).isdigit() for name in evaluation.images.name)
 
 
-def images_of(evaluation, row):
-    """Return the paths of the images of one unit of an evaluation."""
+def images_of(evaluation: Evaluation, row: int) -> NDArray[np.object_]:
+    """Return the paths of the images of one prediction (a study or an image) of an evaluation."""
     named = evaluation.images.study == evaluation.units.study[row]
     if evaluation.level == "image":
         named = evaluation.images.name == evaluation.units.name[row]

@@ -1,7 +1,12 @@
 """Heat maps: which parts of a radiograph speak for a class, by Captum."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+import pandas as pd
 import torch
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 from torch.nn import functional
 
@@ -11,27 +16,32 @@ from ..io._images import open_gray, placed, read_image, to_square
 from ..metrics._labels import label_name
 from ..networks._network import FromGrey
 from ..plotting._style import paper
+from ..utils._typing import Paths
 from ..utils._validation import plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _BATCH = 16
 
 # Side of the square that is covered, and the step from one to the next, as shares of the image.
 _PATCH, _STEP = 1 / 7, 1 / 14
 
-# Positions along a side below which a map points nowhere.
+# With fewer positions along a side, a map is too coarse to point at anything.
 _FEWEST_POSITIONS = 6
 
 
 class HeatMaps:
-    """What speaks for a class, pixel by pixel; made by `grad_cam`.
+    """Heat maps of a class, one for each image; made by `grad_cam`.
 
     Parameters
     ----------
     paths : ndarray of shape (n,)
         The images.
     maps : list of ndarray of shape (height, width), dtype float32
-        One an image, at its own resolution, from 0 to 1: 1 is the largest value of that image, 0 is
-        "does not speak for it". A map of zeros: nothing in the image speaks for the class.
+        One for each image, at the image's own resolution. 0: no evidence for the class; 1: the
+        strongest evidence in this image. A map of zeros: the image holds no evidence for the class.
     target : object
         The class.
     proba : ndarray of shape (n,)
@@ -48,20 +58,28 @@ class HeatMaps:
     (0, 0)
     """
 
-    def __init__(self, paths, maps, *, target, proba, method):
+    def __init__(
+        self,
+        paths: Sequence[str] | NDArray[np.object_],
+        maps: Sequence[NDArray[np.float32]],
+        *,
+        target: Any,
+        proba: ArrayLike,
+        method: str,
+    ) -> None:
         self.paths = paths
         self.maps = maps
         self.target = target
-        self.proba = proba
+        self.proba = np.asarray(proba)
         self.method = method
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.maps)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"HeatMaps({len(self)} images, target={plain(self.target)!r}, method={self.method!r})"
 
-    def peak(self, number):
+    def peak(self, number: int) -> tuple[int, int]:
         """Return where a map is highest.
 
         Parameters
@@ -77,7 +95,7 @@ class HeatMaps:
         y, x = np.unravel_index(np.argmax(self.maps[number]), self.maps[number].shape)
         return int(x), int(y)
 
-    def overlay(self, number, *, strength=0.5):
+    def overlay(self, number: int, *, strength: float = 0.5) -> NDArray[np.uint8]:
         """Lay a map over its image.
 
         Parameters
@@ -99,7 +117,7 @@ class HeatMaps:
         share = (strength * heat)[..., None]
         return np.round(255 * ((1 - share) * image + share * colour)).astype(np.uint8)
 
-    def plot(self, *, n_columns=4, contour=True):
+    def plot(self, *, n_columns: int = 4, contour: bool = True) -> "Figure":
         """Draw each image with its map.
 
         Parameters
@@ -107,7 +125,7 @@ class HeatMaps:
         n_columns : int, default=4
             Images side by side.
         contour : bool, default=True
-            Draw a line around the half of the highest value, which is seen without colour.
+            Draw a line at half of the highest value, which is visible without colour.
 
         Returns
         -------
@@ -130,7 +148,7 @@ class HeatMaps:
                 ax.set_title(f"P({label_name(self.target)}) = {self.proba[number]:.2f}")
         return figure
 
-    def draw(self, ax, number, *, contour=True):
+    def draw(self, ax: "Axes", number: int, *, contour: bool = True) -> None:
         """Draw one image with its map into axes.
 
         Parameters
@@ -148,11 +166,18 @@ class HeatMaps:
         ax.axis("off")
 
 
-def grad_cam(clf, X, *, target=None, method="gradcam", stage=None):
-    """Show which parts of radiographs speak for a class.
+def grad_cam(
+    clf: MuraClassifier,
+    X: Paths,
+    *,
+    target: Any = None,
+    method: str = "gradcam",
+    stage: str | None = None,
+) -> HeatMaps:
+    """Return heat maps of the parts of radiographs that speak for a class.
 
     A map says what moves this network, not where an injury is: networks take shortcuts, and maps of
-    well-trained and of random networks can look alike [2]_. `pointing_game` tells how often it hits.
+    well-trained and of random networks can look alike [2]_. `pointing_game` measures how often they hit a finding.
 
     Parameters
     ----------
@@ -163,12 +188,12 @@ def grad_cam(clf, X, *, target=None, method="gradcam", stage=None):
     target : label, default=None
         The class. None: the second of two classes (abnormal); of more, the most probable of each image.
     method : {"gradcam", "occlusion"}, default="gradcam"
-        Gradients times activations of a stage [1]_: one pass, coarse. Or the fall of the class's score
-        when a square is covered with black, which moves over the image [3]_: slow, hundreds of
-        passes.
+        ``"gradcam"``: gradients times activations of a stage [1]_; one pass, coarse. ``"occlusion"``: how
+        far the class's score falls while a black square covers a part of the image [3]_; hundreds of
+        passes, slow.
     stage : str, default=None
-        Whose activations Grad-CAM weighs. None: the last of at least 6 x 6 positions, which is the last
-        of a ResNet from 192 px on; of smaller images, it sees four places.
+        The stage whose activations Grad-CAM weighs. None: the last one with maps of at least 6 x 6
+        positions. Of a ResNet, that is the last stage if `image_size` is 192 or more.
 
     Returns
     -------
@@ -218,10 +243,13 @@ def grad_cam(clf, X, *, target=None, method="gradcam", stage=None):
     device = clf._device(predicting=True)
     model = FromGrey(network).eval()
     code = _target(clf, target)
-    maps, probabilities, codes = [], [], []
+    maps: list[NDArray[np.float32]] = []
+    probabilities: list[float] = []
+    codes: list[int] = []
     try:
         network.to(device)
         model.to(device)
+        explain: _GradCam | _Occlusion
         if method == "gradcam":
             explain = _GradCam(attribution, model, network.stages[_stage_of(network, clf._side(), stage)])
         else:
@@ -253,13 +281,13 @@ def _captum():
 
 
 def _stage_of(network, size, stage):
-    """Return the stage whose maps are weighed: that asked for, or the last that is not too coarse, else the first."""
+    """Return the stage for Grad-CAM: `stage`, or the last with enough positions, or the first."""
     x = torch.zeros(2, 3, size, size, device=network.mean.device)
     sides = {}
     with torch.no_grad():
         for name, module in network.stages.items():
             x = module(x)
-            # Maps of channels last, or tokens, are none that Grad-CAM could weigh.
+            # Grad-CAM needs maps with channels first and two axes of positions: no tokens, no channels last.
             if x.ndim == 4 and x.shape[-1] == x.shape[-2]:
                 sides[name] = x.shape[-1]
     if not sides or stage not in (None, *sides):
@@ -314,12 +342,12 @@ def _fitted(heat, own_size, clf):
     square = functional.interpolate(heat[None, None], (size, size), mode="bilinear", align_corners=False)
     inner = square[..., top : top + inner_height, left : left + inner_width]
     own = functional.interpolate(inner, (height, width), mode="bilinear", align_corners=False)[0, 0]
-    own = own.numpy()
-    return own / own.max() if own.max() > 0 else own
+    values = own.numpy()
+    return values / values.max() if values.max() > 0 else values
 
 
-def pointing_game(heat_maps, findings):
-    """Tell how often the peak of a map falls on the finding, and how often a random one would.
+def pointing_game(heat_maps: HeatMaps, findings: pd.DataFrame) -> dict[str, float]:
+    """Return how often the peak of a map falls on the finding, and how often a random one would.
 
     Parameters
     ----------
@@ -332,8 +360,9 @@ def pointing_game(heat_maps, findings):
     Returns
     -------
     result : dict
-        ``n``: images with a map and a finding; ``hits``: share of them whose peak lies in a box;
-        ``chance``: the same for a peak placed at random inside the body; ``ratio`` of the two.
+        ``n``: number of images with a map and a finding. ``hits``: share of them whose peak lies in a
+        box. ``chance``: the expected share for peaks at random places of the body. ``ratio``: ``hits``
+        over ``chance``.
 
     Raises
     ------
@@ -356,7 +385,7 @@ def pointing_game(heat_maps, findings):
     >>> pointing_game(maps, findings)
     {'n': 1, 'hits': 1.0, 'chance': 0.25, 'ratio': 4.0}
     """
-    boxes = {}
+    boxes: dict[str, list[tuple[int, int, int, int]]] = {}
     for row in findings.itertuples(index=False):
         boxes.setdefault(_tail(row.path), []).append((row.x0, row.y0, row.x1, row.y1))
     hits, chances = [], []
@@ -369,7 +398,7 @@ def pointing_game(heat_maps, findings):
             inside[max(y0, 0) : y1, max(x0, 0) : x1] = True
         x, y = heat_maps.peak(number)
         body = _body(read_image(path))
-        # A map without any peak points at nothing: a miss.
+        # A map of zeros has no peak, which counts as a miss.
         hits.append(inside[y, x] and heat_maps.maps[number].max() > 0)
         chances.append(inside[body].mean())
     if not hits:
@@ -384,7 +413,7 @@ def _tail(path):
 
 
 def _body(image):
-    """Return which pixels show the body: those brighter than what parts dark from bright best (Otsu)."""
+    """Return which pixels show the body: those brighter than Otsu's threshold."""
     counts = np.bincount(image.ravel(), minlength=256).astype(float)
     values = np.arange(256)
     below, sums = np.cumsum(counts), np.cumsum(counts * values)

@@ -1,4 +1,4 @@
-"""`to_onnx`: a model for programs that know nothing of murakit."""
+"""`to_onnx`: a model for programs without murakit."""
 
 import copy
 import json
@@ -16,9 +16,10 @@ from ..io._atomic import written_whole
 from ..networks._frozen import drop_if_changed
 from ..networks._network import log_probabilities
 from ..networks._onnx import TOLERANCE, FromPixels, export_bytes, open_session, require_onnx
+from ..utils._typing import PathLike
 from ..utils._validation import plain
 
-# Numbers of images that are predicted together to see whether the file is right.
+# Batches of images that ONNX Runtime and PyTorch predict, to compare them.
 _BATCHES = (1, 2, 5)
 
 
@@ -38,7 +39,7 @@ class _Probabilities(nn.Module):
         return probabilities.reshape(2, -1, probabilities.shape[1]).mean(dim=0)
 
 
-def to_onnx(clf, path, *, overwrite=False):
+def to_onnx(clf: MuraClassifier, path: PathLike, *, overwrite: bool = False) -> None:
     """Write a fitted classifier as an ONNX file, from pixels to probabilities.
 
     Normalisation, softmax and, with ``tta=True``, the mean over mirror images are part of the model

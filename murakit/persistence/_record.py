@@ -2,9 +2,12 @@
 
 import os
 import warnings
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.base import clone
 
 from ..datasets._patients import hashed, salt_of
@@ -19,8 +22,8 @@ from ..utils._validation import plain
 _KINDS = "biufUO"
 
 
-def record_of(clf, patients):
-    """Return what a file says of a classifier, and what of it cannot be kept.
+def record_of(clf: MuraClassifier, patients: str | None) -> tuple[dict[str, Any], list[str]]:
+    """Return a classifier as plain values for a file, and what of it cannot be kept.
 
     Parameters
     ----------
@@ -64,7 +67,7 @@ def record_of(clf, patients):
     }, not_kept
 
 
-def classifier_of(record, state):
+def classifier_of(record: dict[str, Any], state: dict[str, torch.Tensor]) -> MuraClassifier:
     """Return the classifier that a record describes; the reverse of `record_of`.
 
     Parameters
@@ -81,7 +84,7 @@ def classifier_of(record, state):
     clf = _with_parameters(field(record, "parameters", dict))
     classes = _classes(field(record, "classes", dict))
     n_outputs = state["head.bias"].numel() if "head.bias" in state else 0
-    # Before memory is taken for a layer of as many outputs as a header wishes. One may say two classes.
+    # A forged header could otherwise ask for a layer that fills the memory. One output may mean two classes.
     if len(classes) > max(2, n_outputs):
         raise ModelFileError(
             f"it has {len(classes)} classes, and a last layer for {n_outputs}. Save the model anew with "
@@ -154,9 +157,9 @@ def _with_parameters(values):
         raise ModelFileError(
             f"MuraClassifier has no parameters {unknown[:3]}. A newer murakit may have written it: upgrade."
         )
-    # A parameter that a file of an older version lacks has its default: that must mean what was done before.
+    # A parameter that is younger than the file takes its default, which therefore must mean what was done before.
     values = {name: decoded(value) for name, value in values.items()}
-    # Never written, because no file may decide what is read from, or written to, the disk of its reader.
+    # save_model never writes them: a file must not choose what is read from, or written to, the reader's disk.
     folders = [values.get(name) for name in ("cache", "checkpoint")]
     if values.get("weights") not in (None, "imagenet") or any(folder is not None for folder in folders):
         raise ModelFileError(
@@ -171,7 +174,7 @@ def _with_parameters(values):
     return clf
 
 
-def warn_of(not_kept):
+def warn_of(not_kept: Iterable[str]) -> None:
     """Warn of what a file does not hold."""
     if not_kept:
         warnings.warn(f"save_model does not keep {'; nor '.join(not_kept)}.", stacklevel=3)
@@ -205,7 +208,7 @@ def _fill(network, state, classes):
                 f"{name} has shape {tuple(tensor.shape)} and {tensor.dtype}, while {network.name} for {len(classes)} "
                 f"classes has {tuple(like.shape)} and {like.dtype}. Save the model anew with murakit.save_model."
             )
-    # What is filled in must not be what other networks share.
+    # Frozen layers may be shared with other networks, which must not change.
     unshare_weights(network)
     network.load_state_dict(state)
 

@@ -3,8 +3,11 @@
 import json
 import os
 import platform
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
@@ -14,6 +17,7 @@ from ..evaluation._result import Evaluation
 from ..io._atomic import written_whole
 from ..io._images import PIXELS
 from ..io._safetensors import ModelFileError, decoded, encoded, field, opened, prefix_of, write_model
+from ..utils._typing import PathLike
 from ..utils._versions import __version__, installed_versions
 from ._record import classifier_of, record_of, warn_of
 
@@ -22,7 +26,14 @@ _SUFFIX = ".safetensors"
 _PACKAGES = ("torch", "torchvision", "scikit-learn", "skorch", "numpy", "pandas", "pillow")
 
 
-def save_model(clf, path, *, metrics=None, patients="hash", overwrite=False):
+def save_model(
+    clf: MuraClassifier | PerRegionClassifier,
+    path: PathLike,
+    *,
+    metrics: Mapping[str, Any] | Evaluation | None = None,
+    patients: str | None = "hash",
+    overwrite: bool = False,
+) -> None:
     """Save a fitted classifier as one file that `load_model` reads without running code.
 
     The file is in the safetensors format [1]_: the weights, and beside them one JSON text with the
@@ -43,7 +54,7 @@ def save_model(clf, path, *, metrics=None, patients="hash", overwrite=False):
     patients : {"hash", "keep"} or None, default="hash"
         How to keep the patients that the model knows (``train_patients_``,
         ``validation_patients_``). ``"hash"``: as salted SHA-256 hashes, with which `evaluate` and
-        warm starts still tell these patients from others. ``"keep"``: by name, where the names may
+        warm starts still recognise these patients. ``"keep"``: by name, where the names may
         be seen by all who get the file. None: not at all, and `evaluate` cannot refuse them.
     overwrite : bool, default=False
         Whether to take the place of a file.
@@ -106,7 +117,9 @@ def save_model(clf, path, *, metrics=None, patients="hash", overwrite=False):
         raise ValueError(f"patients={patients!r} is not known: pass 'hash', 'keep' or None.")
     if isinstance(metrics, Evaluation):
         metrics = json.loads(metrics.to_json())
-    records, not_kept, tensors = [], {}, {}
+    records: list[dict[str, Any]] = []
+    not_kept: dict[str, None] = {}
+    tensors: dict[str, torch.Tensor] = {}
     for at, part in enumerate(parts):
         record, lacking = record_of(part, patients)
         records.append(record)
@@ -132,7 +145,7 @@ def save_model(clf, path, *, metrics=None, patients="hash", overwrite=False):
     warn_of(not_kept)
 
 
-def load_model(path):
+def load_model(path: PathLike) -> MuraClassifier | PerRegionClassifier:
     """Load a classifier that `save_model` wrote.
 
     It predicts as the saved one did, bit for bit on the same kind of machine, and can be trained
@@ -182,7 +195,7 @@ def load_model(path):
         return _reader(file.version)(file)
 
 
-def model_info(path):
+def model_info(path: PathLike) -> dict[str, Any]:
     """Return what the file of a model says about it, without reading its weights.
 
     Parameters
@@ -229,7 +242,7 @@ def model_info(path):
 
 
 def _parts_of(estimator):
-    """Return the kind of an estimator, the classifiers that it consists of, and what else makes it."""
+    """Return the kind of an estimator, its classifiers, and its own attributes."""
     for kind, (cls, parts, about, _) in _KINDS.items():
         if type(estimator) is cls:
             check_is_fitted(estimator)
@@ -286,8 +299,8 @@ def _by_region(parts, about):
 # Parameters of a PerRegionClassifier, beside the estimator.
 _OF_REGIONS = ("start_from_all", "n_jobs")
 
-# How each kind of estimator is taken apart into classifiers, what else there is to say of it, and how
-# it is put together again.
+# Of each kind of estimator: its type, a function that returns its classifiers, one that returns its own
+# attributes, and one that makes it of both.
 _KINDS = {
     "MuraClassifier": (MuraClassifier, lambda clf: [clf], lambda clf: {}, _only),
     "PerRegionClassifier": (PerRegionClassifier, _parts_by_region, _about_regions, _by_region),

@@ -1,6 +1,11 @@
-"""Pictures of probabilities: where a threshold lies on the ROC curve, and whether they are right."""
+"""Displays of probabilities: the ROC curve with the threshold, and a reliability diagram."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
 from sklearn.metrics import RocCurveDisplay
 
 from ..evaluation._evaluate import evaluate, evaluate_predictions
@@ -8,16 +13,35 @@ from ..evaluation._result import Evaluation
 from ..metrics._bootstrap import interval, patient_weights, rarer
 from ..metrics._labels import label_name
 from ..metrics._weighted import Ranking
+from ..utils._typing import Paths
 from ._style import COLOURS, COLUMN, GREY, LIGHT, MARKS, axes, paper
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _GRID = np.linspace(0, 1, 201)
 
 
-class _FromEvaluation:
-    """The three ways to a picture of an evaluation."""
+class FromEvaluation:
+    """A Display of an evaluation, and the three ways to make it."""
+
+    # Each Display has options of its own.
+    plot: Callable[..., Self]
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        self.evaluation = evaluation
 
     @classmethod
-    def from_estimator(cls, estimator, X, y, *, ax=None, plot_options=None, **options):
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        X: Paths,
+        y: ArrayLike,
+        *,
+        ax: "Axes | None" = None,
+        plot_options: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
         """Judge a fitted classifier and draw.
 
         Parameters
@@ -42,7 +66,16 @@ class _FromEvaluation:
         return cls.from_evaluation(evaluate(estimator, X, y, **options), ax=ax, **plot_options or {})
 
     @classmethod
-    def from_predictions(cls, y, proba, *, patients, ax=None, plot_options=None, **options):
+    def from_predictions(
+        cls,
+        y: ArrayLike,
+        proba: ArrayLike,
+        *,
+        patients: ArrayLike,
+        ax: "Axes | None" = None,
+        plot_options: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
         """Judge predictions and draw.
 
         Parameters
@@ -68,7 +101,9 @@ class _FromEvaluation:
         return cls.from_evaluation(evaluation, ax=ax, **plot_options or {})
 
     @classmethod
-    def from_evaluation(cls, evaluation, *, ax=None, **plot_options):
+    def from_evaluation(
+        cls, evaluation: Evaluation, *, ax: "Axes | None" = None, **plot_options: Any
+    ) -> Self:
         """Draw an `Evaluation`.
 
         Parameters
@@ -92,8 +127,8 @@ class _FromEvaluation:
         return cls(evaluation).plot(ax=ax, **plot_options)
 
 
-def binary_units(evaluation, what):
-    """Return the units of an evaluation of two classes."""
+def binary_predictions(evaluation, what):
+    """Return the predictions that an evaluation of two classes judged."""
     if not isinstance(evaluation, Evaluation):
         raise TypeError(
             f"{what} draws an Evaluation, not a {type(evaluation).__name__}: see murakit.evaluate."
@@ -103,7 +138,7 @@ def binary_units(evaluation, what):
     return evaluation.units
 
 
-class OperatingPointDisplay(_FromEvaluation):
+class OperatingPointDisplay(FromEvaluation):
     """ROC curve with its interval, and the threshold that was chosen.
 
     Parameters
@@ -133,10 +168,7 @@ class OperatingPointDisplay(_FromEvaluation):
     (0.5, 0.5)
     """
 
-    def __init__(self, evaluation):
-        self.evaluation = evaluation
-
-    def plot(self, ax=None):
+    def plot(self, ax: "Axes | None" = None) -> Self:
         """Draw.
 
         Parameters
@@ -149,8 +181,8 @@ class OperatingPointDisplay(_FromEvaluation):
         self : OperatingPointDisplay
         """
         evaluation = self.evaluation
-        units = binary_units(evaluation, "OperatingPointDisplay")
-        ranking = Ranking(units.code == 1, units.proba[:, 1], np.ones((1, len(units))))
+        predictions = binary_predictions(evaluation, "OperatingPointDisplay")
+        ranking = Ranking(predictions.code == 1, predictions.proba[:, 1], np.ones((1, len(predictions))))
         fpr, tpr = (np.r_[0, rates[0]] for rates in ranking.roc())
         if np.isnan(fpr).any() or np.isnan(tpr).any():
             raise ValueError("All samples have one label: there is no ROC curve. Judge both classes.")
@@ -159,7 +191,7 @@ class OperatingPointDisplay(_FromEvaluation):
             ax = self.ax_
             ax.plot([0, 1], [0, 1], color=LIGHT, linewidth=0.8)
             if evaluation.n_resamples:
-                low, high = self._band(units)
+                low, high = self._band(predictions)
                 label = f"{evaluation.confidence_level:.0%} interval"
                 ax.fill_between(_GRID, low, high, color=COLOURS[0], alpha=0.18, linewidth=0, label=label)
             self.roc_display_ = RocCurveDisplay(fpr=fpr, tpr=tpr)
@@ -192,23 +224,25 @@ class OperatingPointDisplay(_FromEvaluation):
             label=f"{label_name(evaluation.classes[1])} {where}:\nsensitivity {sensitivity}\nspecificity {specificity}",
         )
 
-    def _band(self, units):
+    def _band(self, predictions):
         """Return the bounds of the sensitivity at each specificity of the grid."""
         evaluation = self.evaluation
         rng = np.random.default_rng(evaluation.random_state)
-        positive, score = units.code == 1, units.proba[:, 1]
+        positive, score = predictions.code == 1, predictions.proba[:, 1]
         curves = []
-        for weights in patient_weights(units.patient, units.code, evaluation.n_resamples, rng):
+        for weights in patient_weights(predictions.patient, predictions.code, evaluation.n_resamples, rng):
             for fpr, tpr in zip(*Ranking(positive, score, weights).roc()):
                 curves.append(np.interp(_GRID, np.r_[0, fpr], np.r_[0, tpr]))
-        return interval(np.array(curves), evaluation.confidence_level, rarer(units.patient, units.code))
+        return interval(
+            np.array(curves), evaluation.confidence_level, rarer(predictions.patient, predictions.code)
+        )
 
 
 def _arms(value, low, high):
     return None if np.isnan(low) else [[max(value - low, 0)], [max(high - value, 0)]]
 
 
-class ReliabilityDisplay(_FromEvaluation):
+class ReliabilityDisplay(FromEvaluation):
     """Share of abnormal samples against the predicted probability, with intervals and counts.
 
     Parameters
@@ -242,10 +276,7 @@ class ReliabilityDisplay(_FromEvaluation):
     [0.5, 0.5]
     """
 
-    def __init__(self, evaluation):
-        self.evaluation = evaluation
-
-    def plot(self, ax=None, *, n_bins=10):
+    def plot(self, ax: "Axes | None" = None, *, n_bins: int = 10) -> Self:
         """Draw.
 
         Parameters
@@ -259,10 +290,10 @@ class ReliabilityDisplay(_FromEvaluation):
         -------
         self : ReliabilityDisplay
         """
-        units = binary_units(self.evaluation, "ReliabilityDisplay")
-        score, positive = units.proba[:, 1], units.code == 1
+        predictions = binary_predictions(self.evaluation, "ReliabilityDisplay")
+        score, positive = predictions.proba[:, 1], predictions.code == 1
         edges = np.unique(np.quantile(score, np.linspace(0, 1, n_bins + 1)))
-        self.bins_ = self._bins(units, score, positive, np.digitize(score, edges[1:-1]))
+        self.bins_ = self._bins(predictions, score, positive, np.digitize(score, edges[1:-1]))
         with paper():
             self.ax_, self.figure_ = axes(ax, height=COLUMN)
             ax = self.ax_
@@ -279,7 +310,7 @@ class ReliabilityDisplay(_FromEvaluation):
                 capsize=2,
                 label=f"calibration error {self.evaluation.get('calibration_error')}",
             )
-            below = ax.inset_axes([0, 0, 1, 0.12], zorder=0)
+            below = ax.inset_axes((0, 0, 1, 0.12), zorder=0)
             below.hist(score, bins=40, range=(0, 1), color=LIGHT, edgecolor=GREY, linewidth=0.3)
             below.set(xlim=(-0.02, 1.02))
             below.axis("off")
@@ -294,7 +325,7 @@ class ReliabilityDisplay(_FromEvaluation):
             ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
         return self
 
-    def _bins(self, units, score, positive, bin_of):
+    def _bins(self, predictions, score, positive, bin_of):
         evaluation = self.evaluation
         found = np.unique(bin_of)
         inside = (bin_of[:, None] == found).astype(float)
@@ -303,11 +334,13 @@ class ReliabilityDisplay(_FromEvaluation):
         if evaluation.n_resamples:
             rng = np.random.default_rng(evaluation.random_state)
             drawn = []
-            for weights in patient_weights(units.patient, units.code, evaluation.n_resamples, rng):
+            for weights in patient_weights(
+                predictions.patient, predictions.code, evaluation.n_resamples, rng
+            ):
                 total = weights @ inside
                 with np.errstate(invalid="ignore"):
                     drawn.append((weights @ (inside * positive[:, None])) / total)
-            n_patients = rarer(units.patient, units.code)
+            n_patients = rarer(predictions.patient, predictions.code)
             low, high = interval(np.concatenate(drawn), evaluation.confidence_level, n_patients)
         means = (inside * score[:, None]).sum(axis=0) / inside.sum(axis=0)
         return [

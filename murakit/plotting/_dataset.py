@@ -1,7 +1,10 @@
-"""A picture of a data set: who and what is in it."""
+"""Display of a data set: patients, studies, images and their sizes."""
+
+from typing import Self
 
 import numpy as np
 import pandas as pd
+from sklearn.utils import Bunch
 
 from ..datasets._samples import as_samples
 from ..io._images import read_header
@@ -42,11 +45,11 @@ class DatasetDisplay:
     ['patients', 'studies', 'images']
     """
 
-    def __init__(self, data):
+    def __init__(self, data: Bunch) -> None:
         self.data = data
 
     @classmethod
-    def from_data(cls, data):
+    def from_data(cls, data: Bunch) -> Self:
         """Draw a data set.
 
         Parameters
@@ -60,7 +63,7 @@ class DatasetDisplay:
         """
         return cls(data).plot()
 
-    def plot(self):
+    def plot(self) -> Self:
         """Draw four panels into a figure of two columns' width.
 
         Returns

@@ -1,6 +1,15 @@
-"""A picture of a training: losses, scores and learning rate, epoch by epoch."""
+"""Display of a training: losses, scores and learning rate, epoch by epoch."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
+
+import pandas as pd
+
+from ..estimators._classifier import MuraClassifier
 from ._style import COLOURS, COLUMN, GREY, LIGHT, LINES, MARKS, paper
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class HistoryDisplay:
@@ -33,12 +42,12 @@ class HistoryDisplay:
     'Loss'
     """
 
-    def __init__(self, history, best_epoch=None):
+    def __init__(self, history: pd.DataFrame, best_epoch: int | None = None) -> None:
         self.history = history
         self.best_epoch = best_epoch
 
     @classmethod
-    def from_estimator(cls, estimator, *, axes=None):
+    def from_estimator(cls, estimator: MuraClassifier, *, axes: "Sequence[Axes] | None" = None) -> Self:
         """Draw the training of a fitted `MuraClassifier`.
 
         Parameters
@@ -63,7 +72,7 @@ class HistoryDisplay:
             )
         return cls(estimator.history_, estimator.best_epoch_).plot(axes=axes)
 
-    def plot(self, axes=None):
+    def plot(self, axes: "Sequence[Axes] | None" = None) -> Self:
         """Draw.
 
         Parameters

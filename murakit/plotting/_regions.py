@@ -1,4 +1,6 @@
-"""Pictures of regions: a metric of each with its interval, and what is taken for what."""
+"""Displays of regions: a metric of each with its interval, and confusion matrices."""
+
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from sklearn.metrics import ConfusionMatrixDisplay
@@ -7,8 +9,11 @@ from ..evaluation._published import published_results
 from ..evaluation._result import METRIC_NAMES, Evaluation
 from ..metrics._labels import label_name
 from ..metrics._weighted import METRICS, confusion
-from ._curves import _FromEvaluation
+from ._curves import FromEvaluation
 from ._style import COLOURS, COLUMN, GREY, LIGHT, MARKS, axes, paper
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _PAPER = "DenseNet-169 ensemble of the MURA paper"
 
@@ -16,8 +21,8 @@ _PAPER = "DenseNet-169 ensemble of the MURA paper"
 _MOST_CLASSES = 8
 
 
-class RegionDisplay(_FromEvaluation):
-    """A metric of each region and of all, with intervals, beside what others publish.
+class RegionDisplay(FromEvaluation):
+    """A metric of each region and of all studies, with intervals, beside published values.
 
     Parameters
     ----------
@@ -44,10 +49,7 @@ class RegionDisplay(_FromEvaluation):
     "Cohen's kappa per study"
     """
 
-    def __init__(self, evaluation):
-        self.evaluation = evaluation
-
-    def plot(self, ax=None, *, metric="kappa", published=True):
+    def plot(self, ax: "Axes | None" = None, *, metric: str = "kappa", published: bool = True) -> Self:
         """Draw.
 
         Parameters
@@ -122,8 +124,8 @@ class RegionDisplay(_FromEvaluation):
         )
 
 
-class RegionConfusionDisplay(_FromEvaluation):
-    """Confusion matrices of all and of each region: how many, and which share of the true class.
+class RegionConfusionDisplay(FromEvaluation):
+    """Confusion matrices of all studies and of each region: counts, and shares of the true class.
 
     Of more than four classes, only the matrix of all is drawn; those of regions are in ``matrices_``.
 
@@ -160,10 +162,7 @@ class RegionConfusionDisplay(_FromEvaluation):
     [[1, 1], [1, 1]]
     """
 
-    def __init__(self, evaluation):
-        self.evaluation = evaluation
-
-    def plot(self, ax=None, *, n_columns=None):
+    def plot(self, ax: "Axes | None" = None, *, n_columns: int | None = None) -> Self:
         """Draw.
 
         Parameters
@@ -180,17 +179,19 @@ class RegionConfusionDisplay(_FromEvaluation):
         evaluation = self.evaluation
         if not isinstance(evaluation, Evaluation):
             raise TypeError(f"RegionConfusionDisplay draws an Evaluation, not a {type(evaluation).__name__}.")
-        units = evaluation.units
-        regions = units.regions()
+        predictions = evaluation.units
+        regions = predictions.regions()
         groups = ["all", *(regions if len(regions) > 1 or ax is None else [])]
-        n_classes = len(units.classes)
+        n_classes = len(predictions.classes)
         shown = groups if n_classes <= _MOST_CLASSES // 2 else ["all"]
         if ax is not None and len(shown) > 1:
             raise ValueError(f"{len(shown)} matrices do not fit into one ax; leave ax out.")
         self.matrices_ = {}
         for group in groups:
-            rows = slice(None) if group == "all" else units.region == group
-            found = units.take(np.flatnonzero(np.ones(len(units), dtype=bool)) if group == "all" else rows)
+            rows = slice(None) if group == "all" else predictions.region == group
+            found = predictions.take(
+                np.flatnonzero(np.ones(len(predictions), dtype=bool)) if group == "all" else rows
+            )
             ones = np.ones((1, len(found)))
             matrix = confusion(found.code, found.predicted, len(found.classes), ones)[0]
             self.matrices_[group] = matrix.astype(int)

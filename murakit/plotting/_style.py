@@ -1,12 +1,19 @@
 """How murakit's pictures look: a paper's column width, and readable without colour."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
 
 COLUMN = 3.5  # inches, a journal's single column
 
 GREY, LIGHT = "0.45", "0.8"
 
-# Told apart by brightness, line and mark, so that a print in black and white will do.
+# Of different brightness, so that they also differ in a print in black and white; lines and marks do too.
 COLOURS = ("#08306b", "#d9730d", "#3a7d44", "#8c6bb1")
 
 LINES = ("-", "--", "-.", ":")
@@ -29,7 +36,7 @@ _RC = {
 }
 
 
-def pyplot():
+def pyplot() -> ModuleType:
     """Return ``matplotlib.pyplot``, or say how to install it."""
     try:
         from matplotlib import pyplot as plt
@@ -39,14 +46,19 @@ def pyplot():
 
 
 @contextmanager
-def paper():
+def paper() -> Iterator[ModuleType]:
     """Draw with small type and thin lines, whatever the caller's settings are."""
     plt = pyplot()
+    # Loads the backend, which is otherwise loaded with the first figure: that of a notebook then switches
+    # interactive mode on, and the end of the context would switch it off again, for all later figures.
+    plt.draw_if_interactive()
     with plt.rc_context(_RC):
         yield plt
 
 
-def axes(ax, *, width=COLUMN, height=2.8):
+def axes(
+    ax: "Axes | None", *, width: float = COLUMN, height: float = 2.8
+) -> "tuple[Axes, Figure | SubFigure]":
     """Return the axes to draw into, new ones where none are given, and their figure."""
     plt = pyplot()
     if ax is None:

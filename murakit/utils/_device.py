@@ -1,23 +1,24 @@
-"""Seeds, threads and devices: what makes a training the same on every run, and where it runs."""
+"""Devices: where to compute, in which precision, and how much memory is free there."""
 
 import os
 from itertools import chain
 
 import psutil
 import torch
+from torch import nn
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def resolve_device(device, *, predicting=False):
-    """Return the name of the device to compute on; raise where it is not there to train on."""
+def resolve_device(device: str | torch.device, *, predicting: bool = False) -> str:
+    """Return the name of the device to compute on; raise where training on it is impossible."""
     if str(device) == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         found = torch.device(device)
     except RuntimeError as error:
         raise ValueError(
-            f"device={device!r} is none that PyTorch knows. Pass 'auto', 'cpu', 'cuda' or 'cuda:1'."
+            f"device={device!r} is unknown to PyTorch. Pass 'auto', 'cpu', 'cuda' or 'cuda:1'."
         ) from error
     if found.type == "cuda" and not torch.cuda.is_available():
         if predicting:
@@ -27,16 +28,16 @@ def resolve_device(device, *, predicting=False):
     return str(found)
 
 
-def placed(network, device):
-    """Return a network on a device; where it is there, moving it would take as long as two steps of a head."""
+def placed(network: nn.Module, device: str | torch.device) -> nn.Module:
+    """Move a network to a device, unless it is there: the call alone takes as long as two steps of a head."""
     device = torch.device(device)
     if any(tensor.device != device for tensor in chain(network.parameters(), network.buffers())):
         network.to(device)
     return network
 
 
-def autocasts(precision, device):
-    """Tell whether to compute in bfloat16."""
+def autocasts(precision: str, device: str | torch.device) -> bool:
+    """Return whether to compute in bfloat16."""
     if precision == "auto":
         # On CPUs without the instructions bfloat16 is many times slower.
         on_gpu = torch.device(device).type == "cuda"
@@ -44,7 +45,7 @@ def autocasts(precision, device):
     return precision == "bfloat16"
 
 
-def free_memory():
+def free_memory() -> int:
     """Return the bytes of main memory that are free, within the limit of a container or batch job."""
     free = psutil.virtual_memory().available
     try:
@@ -56,6 +57,6 @@ def free_memory():
     return free
 
 
-def free_device_memory(device):
+def free_device_memory(device: str | torch.device) -> int:
     """Return the bytes that are free on a GPU."""
     return torch.cuda.mem_get_info(torch.device(device))[0]

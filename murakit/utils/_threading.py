@@ -1,15 +1,17 @@
-"""Locks that forked processes can go on with."""
+"""Threads: how many, work done ahead by one, and locks that are free after a fork."""
 
 import os
 import threading
 import weakref
 from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from joblib import cpu_count
 
 
-def n_threads(n_jobs):
+def n_threads(n_jobs: int | None) -> int:
     """Return the number of threads that joblib's `n_jobs` means; None means all, for they share the GIL."""
     n_cpus = cpu_count()
     if n_jobs is None:
@@ -17,11 +19,13 @@ def n_threads(n_jobs):
     return max(1, n_cpus + 1 + n_jobs) if n_jobs < 0 else max(1, n_jobs)
 
 
-_END = object()
+T = TypeVar("T")
+
+_END: Any = object()
 
 
-def ahead(iterable, depth=1):
-    """Yield the items of an iterable, which a thread makes up to `depth` items in advance.
+def ahead(iterable: Iterable[T], depth: int = 1) -> Iterator[T]:
+    """Yield the items of an iterable, while a thread makes up to `depth` of the next ones.
 
     An exception is raised where the item would have come; whoever stops early stops the thread.
     """
@@ -37,7 +41,7 @@ def ahead(iterable, depth=1):
                 future.cancel()
 
 
-_all = weakref.WeakSet()
+_all: weakref.WeakSet["Lock"] = weakref.WeakSet()
 
 
 class Lock:
@@ -47,18 +51,18 @@ class Lock:
     would wait for it for ever.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         _all.add(self)
 
-    def __enter__(self):
+    def __enter__(self) -> bool:
         return self._lock.__enter__()
 
-    def __exit__(self, *raised):
-        return self._lock.__exit__(*raised)
+    def __exit__(self, *raised: Any) -> None:
+        self._lock.__exit__(*raised)
 
 
-def _renew():
+def _renew() -> None:
     for lock in list(_all):
         lock._lock = threading.Lock()
 
