@@ -1,6 +1,8 @@
 """A seed decides everything, in any process, and nobody else's random state is touched."""
 
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,15 +12,7 @@ from sklearn.base import clone
 from sklearn.model_selection import cross_validate
 
 from murakit import PatientKFold
-from murakit.utils import _random
-
-
-@pytest.fixture
-def threads_as_at_import():
-    before = torch.get_num_threads()
-    torch.set_num_threads(_random._THREADS_AT_IMPORT)
-    yield
-    torch.set_num_threads(before)
+from murakit.training._net import TrainingNet
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(images):
@@ -36,7 +30,22 @@ def test_without_a_seed_two_fits_differ(images):
     assert not same_state(state_of(one), state_of(two))
 
 
-def test_folds_in_worker_processes_repeat_bit_for_bit(images, threads_as_at_import):
+def threads_in_fit(monkeypatch, images):
+    """The number of threads that a fit computes with."""
+    seen = []
+    train_on = TrainingNet.train_on
+
+    def watched(self, *args):
+        seen.append(torch.get_num_threads())
+        return train_on(self, *args)
+
+    monkeypatch.setattr(TrainingNet, "train_on", watched)
+    quick_classifier(max_epochs=1).fit(images.data, images.target)
+    return seen
+
+
+def test_folds_in_worker_processes_repeat_bit_for_bit_where_the_threads_are_chosen(images, monkeypatch):
+    monkeypatch.setenv("MURAKIT_NUM_THREADS", "2")
     clf = quick_classifier(backbone="resnet18", unfreeze="layer3", max_epochs=1, random_state=3)
     states = []
     for n_jobs in (None, 2):
@@ -52,6 +61,37 @@ def test_folds_in_worker_processes_repeat_bit_for_bit(images, threads_as_at_impo
         states.append([state_of(fold) for fold in folds["estimator"]])
     for here, there in zip(*states):
         assert same_state(here, there)
+
+
+@pytest.mark.parametrize("given", [1, 2])
+def test_a_process_uses_the_threads_that_it_was_given(images, monkeypatch, given):
+    monkeypatch.delenv("MURAKIT_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(given)
+    try:
+        assert threads_in_fit(monkeypatch, images) == [given]
+        assert torch.get_num_threads() == given
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_chosen_number_of_threads_is_used_in_fits_only(images, monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setenv("MURAKIT_NUM_THREADS", str(before + 1))
+    assert threads_in_fit(monkeypatch, images) == [before + 1]
+    assert torch.get_num_threads() == before
+
+
+def test_importing_murakit_changes_no_environment():
+    script = "import os; before = dict(os.environ); import murakit; print({**os.environ} == before)"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "True"
+
+
+def test_a_number_of_threads_that_is_none_is_refused(images, monkeypatch):
+    monkeypatch.setenv("MURAKIT_NUM_THREADS", "all")
+    with pytest.raises(ValueError, match="MURAKIT_NUM_THREADS='all' is no number of threads"):
+        quick_classifier().fit(images.data, images.target)
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2, -1])

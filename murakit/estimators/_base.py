@@ -27,7 +27,7 @@ from ..training._net import OPTIMIZERS, TrainingNet, check_callbacks
 from ..utils._allocator import freed_memory_kept, give_back
 from ..utils._device import autocasts, placed, resolve_device
 from ..utils._progress import EpochProgress
-from ..utils._random import repeatable_threads, seeds_of
+from ..utils._random import chosen_threads, seeds_of
 from ..utils._validation import check_labels, check_weights, plain
 
 _PATIENTS_REMEDY = (
@@ -269,7 +269,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _train(self, train, valid, classes, seeds, *, continued, one_epoch=False):
         weights, table = self._loss_weights(train, valid, classes)
-        with repeatable_threads(self.random_state):
+        with chosen_threads():
             # The estimator's own network stays as it is until the training has come to its end.
             network = (
                 self._continue_network(copy.deepcopy(self._net.module_))

@@ -163,9 +163,10 @@ class MuraClassifier(NetClassifier):
         Threads that decode images. None: as many as there are CPUs; -1 likewise.
     random_state : int, RandomState instance or None, default=None
         Decides the validation patients, the head's first weights, the order of the images and
-        their augmentation. An int gives the same weights in every process of the same kind of
-        CPU: PyTorch then uses the number of threads that it had when murakit was imported, in
-        joblib's workers too. No global random state is read or changed.
+        their augmentation. An int gives the same weights in every process of the same kind of CPU
+        with the same number of threads; joblib's workers have fewer than the main process, unless the
+        environment variable ``MURAKIT_NUM_THREADS`` says how many a fit uses. No global random state is
+        read or changed.
     warm_start : bool, default=False
         Go on from the weights of the last `fit`, with `unfreeze`, `augment`, `dropout` and the
         optimizer's parameters as they are now; patients trained on before are never held out.

@@ -1,13 +1,10 @@
 """Devices: where to compute, in which precision, and how much memory is free there."""
 
-import os
 from itertools import chain
 
 import psutil
 import torch
 from torch import nn
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def resolve_device(device: str | torch.device, *, predicting: bool = False) -> str:

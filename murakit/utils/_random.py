@@ -1,4 +1,4 @@
-"""Seeds, and a number of threads with which every process computes the same bits."""
+"""Seeds, and the number of threads that a training computes with."""
 
 import os
 from collections.abc import Iterator
@@ -10,11 +10,8 @@ import numpy as np
 import torch
 
 # The last bits of PyTorch's sums depend on the number of threads, and joblib gives its worker processes fewer
-# threads. So a fit with a seed uses as many threads as the first process that imported murakit. Its worker
-# processes inherit the number by an environment variable.
-_N_THREADS_AT_IMPORT = torch.get_num_threads()
-
-_N_THREADS_SHARED = int(os.environ.setdefault("MURAKIT_NUM_THREADS", str(_N_THREADS_AT_IMPORT)))
+# threads. Who wants the same bits in all processes sets this variable; otherwise a process uses what it was given.
+N_THREADS_VARIABLE = "MURAKIT_NUM_THREADS"
 
 
 class Seeds(NamedTuple):
@@ -67,13 +64,22 @@ def seeds_of(random_state: int | np.random.RandomState | None, n_epochs_before: 
 
 
 @contextmanager
-def repeatable_threads(random_state: int | np.random.RandomState | None) -> Iterator[None]:
-    """Use the same number of threads in every process inside a with block, if a seed is given."""
+def chosen_threads() -> Iterator[None]:
+    """Use as many threads as ``MURAKIT_NUM_THREADS`` says inside a with block, if it is set.
+
+    Raises
+    ------
+    ValueError
+        If the variable is no whole number above zero.
+    """
+    chosen = os.environ.get(N_THREADS_VARIABLE)
     before = torch.get_num_threads()
-    # A number of threads that the caller has set in this process is kept.
-    set_by_caller = before != _N_THREADS_AT_IMPORT
-    if random_state is not None and not set_by_caller and before != _N_THREADS_SHARED:
-        torch.set_num_threads(_N_THREADS_SHARED)
+    if chosen is not None:
+        if not chosen.strip().isdecimal() or int(chosen) < 1:
+            raise ValueError(
+                f"{N_THREADS_VARIABLE}={chosen!r} is no number of threads: set it to 1 or more, or unset it."
+            )
+        torch.set_num_threads(int(chosen))
     try:
         yield
     finally:
