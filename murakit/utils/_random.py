@@ -11,7 +11,8 @@ import torch
 
 # The last bits of PyTorch's sums depend on the number of threads, and joblib gives its worker processes fewer
 # threads. So a fit with a seed uses as many threads as the first process that imported murakit. Its worker
-# processes inherit the number by an environment variable.
+# processes inherit the number by an environment variable. OMP_WAIT_POLICY, set in _device.py, makes waiting
+# threads sleep: threads that share a core and spin while they wait are five times slower.
 _N_THREADS_AT_IMPORT = torch.get_num_threads()
 
 _N_THREADS_SHARED = int(os.environ.setdefault("MURAKIT_NUM_THREADS", str(_N_THREADS_AT_IMPORT)))
