@@ -121,7 +121,7 @@ def open_storages(
 ) -> list[Storage]:
     """Return the storages to use, in order: the folder `cache`, then memory for what does not fit there."""
     disk = None if cache is None else open_disk(cache, cache_limit)
-    storages = [] if disk is None else [disk]
+    storages: list[Storage] = [] if disk is None else [disk]
     if memory:
         # cache_limit is the limit of the folder, if there is one; otherwise it is the limit of the memory.
         storages.append(Memory(cache_limit if cache is None else None))

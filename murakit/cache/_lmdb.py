@@ -100,7 +100,7 @@ def connect(path: str) -> "Disk":
 def delete(folder: str | os.PathLike[str]) -> int:
     """Delete the cache in a folder; return its size on disk in bytes."""
     path = cache_file(folder)
-    freed = 0
+    freed = 0.0
     with _opening:
         disk = _open_disks.pop(path, None)
         if disk is not None:

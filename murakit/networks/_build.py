@@ -84,6 +84,7 @@ def build_radiograph(
     backbone : str
         Name in `BACKBONES`, or "timm/NAME".
     n_classes : int
+        Number of classes.
     weights : "imagenet", path-like, or None
         ImageNet weights, the file of a state dict, or random weights.
     unfreeze : str

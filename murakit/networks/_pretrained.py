@@ -70,11 +70,11 @@ def backbone_weights(
 def meta_stages(entry: Backbone) -> dict[str, nn.Module]:
     """Return the stages of a backbone on the meta device, for ``load_state_dict(assign=True)``."""
     # A copy: building a model runs its initialisers even on the meta device, which takes three times as long.
-    return copy.deepcopy(_meta_stages(entry))
+    return copy.deepcopy(_build_on_meta(entry))
 
 
 @lru_cache(maxsize=_MAX_CACHED)
-def _meta_stages(entry: Backbone) -> dict[str, nn.Module]:
+def _build_on_meta(entry: Backbone) -> dict[str, nn.Module]:
     with torch.device("meta"):
         return entry.take_apart(entry.build())
 

@@ -33,9 +33,9 @@ class TrainingData:
     ----------
     inputs : Rows, ViewRows or TensorRows
         Dataset of the network's inputs: ``inputs.__getitems__(rows)`` returns a batch.
-    target : ndarray of shape (n,), dtype int64
+    target : ndarray or Tensor of shape (n,), dtype int64
         Class of each image, as an index.
-    weight : ndarray of shape (n,), dtype float32
+    weight : ndarray or Tensor of shape (n,), dtype float32
         Weight of each image in the loss.
     head_inputs : Rows, ViewRows, TensorRows or None
         Dataset of the inputs while only the head is trained. None: `inputs`.
@@ -44,8 +44,8 @@ class TrainingData:
     def __init__(
         self,
         inputs: "Dataset",
-        target: NDArray[np.int64],
-        weight: NDArray[np.floating],
+        target: NDArray[np.int64] | torch.Tensor,
+        weight: NDArray[np.floating] | torch.Tensor,
         head_inputs: "Dataset | None" = None,
     ) -> None:
         self.inputs = inputs
