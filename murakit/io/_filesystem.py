@@ -263,6 +263,12 @@ def readable(path):
     return path if inside is None else io.BytesIO(read_member(*inside))
 
 
+def opened(path):
+    """Open a file, or a member of an archive, to read its bytes."""
+    inside = split_archive(path)
+    return open(path, "rb") if inside is None else io.BytesIO(read_member(*inside))
+
+
 def read_bytes(path, count=-1):
     """Return the first `count` bytes of a file, or all of them."""
     inside = split_archive(path)
