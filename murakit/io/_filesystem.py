@@ -40,6 +40,9 @@ _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 _LOCAL_HEADER = 30
 
+# The bit of a member's flags that says how its name is written.
+_UTF_8 = 0x800
+
 _UNSAFE_PART = {"", ".", ".."}
 
 _reading = Lock()
@@ -49,6 +52,7 @@ class Member(NamedTuple):
     """One file of an archive."""
 
     header: int  # where its local header begins
+    stored_name: bytes  # as the archive has it
     method: int
     packed: int  # bytes in the archive
     size: int  # bytes that it declares to have
@@ -110,8 +114,14 @@ def read_member(path, name):
     with open(path, "rb") as file:
         file.seek(member.header)
         header = file.read(_LOCAL_HEADER)
-        file.seek(int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little"), 1)
+        local_name = file.read(int.from_bytes(header[26:28], "little"))
+        file.seek(int.from_bytes(header[28:30], "little"), 1)
         data = file.read(member.packed)
+    if header[:4] == b"PK\3\4" and local_name != member.stored_name:
+        raise ValueError(
+            f"member {name!r} of the archive {path!r} lies where the archive says it is "
+            f"{local_name.decode(errors='replace')!r}: pack the archive again"
+        )
     if member.method == zipfile.ZIP_DEFLATED:
         try:
             # Never more than declared, whatever the stream holds.
@@ -138,7 +148,10 @@ def _read_directory(path, *state):
         ) from error
     members, folders = {}, {"": []}
     for info in infos:
-        name = info.orig_filename
+        name = _in_one_spelling(info.orig_filename)
+        if not name and info.orig_filename:
+            # "./", the folder at the top.
+            continue
         is_folder = name.endswith("/")
         name = name.removesuffix("/")
         if _is_unsafe(name):
@@ -150,6 +163,7 @@ def _read_directory(path, *state):
             raise ValueError(_refused(path, name, "occurs twice"))
         members[name] = Member(
             info.header_offset,
+            info.orig_filename.encode("utf-8" if info.flag_bits & _UTF_8 else "cp437"),
             info.compress_type,
             info.compress_size,
             info.file_size,
@@ -163,10 +177,17 @@ def _read_directory(path, *state):
     return Archive(members, folders)
 
 
+def _in_one_spelling(name):
+    # ZIP knows "/" alone (APPNOTE 4.4.17), but programs for Windows write "\\", and some begin with "./".
+    name = name.replace("\\", "/")
+    while name.startswith("./"):
+        name = name[2:]
+    return name
+
+
 def _is_unsafe(name):
     return (
         len(name) > _MAX_NAME
-        or "\\" in name
         or "\0" in name
         or re.match("[A-Za-z]:", name) is not None
         or not _UNSAFE_PART.isdisjoint(name.split("/"))

@@ -12,7 +12,7 @@ _PIECE = 2**21
 # Above this range of values, a table of them would be larger than most images.
 _TABLE = 2**16
 
-_WIDE_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+WIDE_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 
 _ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
 
@@ -33,7 +33,9 @@ def to_gray(image: Image.Image, *, negative: bool = False) -> Image.Image:
     -------
     gray : PIL.Image.Image of mode "L"
     """
-    if image.mode in _WIDE_MODES:
+    if image.mode == "P":
+        _refuse_colours_beyond_palette(image)
+    if image.mode in WIDE_MODES:
         return Image.fromarray(_scaled(image, negative))
     convert = _over_black if image.mode in _ALPHA_MODES or "transparency" in image.info else _luminance
     if image.mode == "L" and convert is _luminance:
@@ -88,6 +90,12 @@ def pieces(width: int, height: int) -> Iterator[Box]:
     for top in range(0, height, rows):
         for left in range(0, width, columns):
             yield left, top, min(left + columns, width), min(top + rows, height)
+
+
+def _refuse_colours_beyond_palette(image: Image.Image) -> None:
+    n_colours, largest = len(image.getpalette()) // 3, image.getextrema()[1]
+    if largest >= n_colours:
+        raise ValueError(f"a pixel has colour {largest} of a palette of {n_colours}: the file is damaged")
 
 
 def _luminance(image: Image.Image) -> Image.Image:

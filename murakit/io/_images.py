@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ._dicom import is_dicom, read_dicom, read_tags
-from ._filesystem import isdir, isfile, opened, size
+from ._filesystem import isdir, isfile, opened, read_bytes, size
 from ._gray import refuse_bomb, to_gray
 from ._jpeg import read_jpeg
 from ._pillow import refusing_truncated
@@ -59,6 +59,14 @@ PIXELS = 2
 
 # What is opened, whatever a file is called. Pillow knows more, among them formats that start other programs.
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+
+_STARTS = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"BM", "BMP"),
+    (b"RIFF", "WebP"),
+)
 
 _JPEGS = ("JPEG", "MPO")
 
@@ -283,7 +291,10 @@ def _cause(path: str, error: BaseException) -> str:
         return str(error)
     if isinstance(error, UnidentifiedImageError):
         # Pillow's own words would name a file in memory, where it comes from an archive.
-        return "Pillow cannot identify its format as PNG, JPEG, TIFF, BMP or WebP"
+        kind = next((kind for start, kind in _STARTS if read_bytes(path, len(start)) == start), None)
+        if kind is None:
+            return "Pillow cannot identify its format as PNG, JPEG, TIFF, BMP or WebP"
+        return f"it is a damaged {kind}, or one of a kind that Pillow does not read; where it opens elsewhere, save it as PNG"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"it may be a decompression bomb ({error})"
     return f"{type(error).__name__}: {error}"

@@ -85,14 +85,12 @@ def read_png(file: BinaryIO, max_pixels: int | None) -> tuple[Image.Image, int |
     ValueError
         For a file that is damaged or cut short.
     """
-    header, sound, n_colours = _checked(file, max_pixels)
+    header, sound = _checked(file, max_pixels)
     wide_colour = header.depth == 16 and header.colour != 0
     with Image.open(sound, formats=("PNG",)) as image:
         if wide_colour:
             return wide_gray(sound, image), _orientation(image)
         image.load()
-        if header.colour == 3 and (largest := image.getextrema()[1]) >= n_colours:
-            raise ValueError(f"a pixel has colour {largest} of a palette of {n_colours}: the file is damaged")
         return image, _orientation(image)
 
 
@@ -100,9 +98,9 @@ def _orientation(image: Image.Image) -> int | None:
     return image.getexif().get(0x0112)
 
 
-def _checked(file: BinaryIO, max_pixels: int | None) -> tuple[_Header, BinaryIO, int]:
-    """Return the header, a file of the same image that is whole, and the number of colours of its palette."""
-    header, pixels, kept, n_colours, pixels_ended = None, None, [], 0, False
+def _checked(file: BinaryIO, max_pixels: int | None) -> tuple[_Header, BinaryIO]:
+    """Return the header, and a file of the same image that is whole."""
+    header, pixels, kept, pixels_ended = None, None, [], False
     n_beside = 0
     file.seek(len(MAGIC))
     while True:
@@ -114,7 +112,7 @@ def _checked(file: BinaryIO, max_pixels: int | None) -> tuple[_Header, BinaryIO,
             raise ValueError("its header is damaged")
         if name == b"IDAT":
             if pixels is None:
-                if header.colour == 3 and not n_colours:
+                if header.colour == 3 and not any(kind == b"PLTE" for kind, _ in kept):
                     raise ValueError("its palette is missing")
                 pixels = _Pixels(header.n_bytes)
             if pixels_ended:
@@ -136,21 +134,19 @@ def _checked(file: BinaryIO, max_pixels: int | None) -> tuple[_Header, BinaryIO,
             break
         if name == b"IHDR":
             header = _header(content, max_pixels)
-        elif name == b"PLTE":
-            n_colours = length // 3
         kept.append((name, content))
     if pixels is None:
         raise ValueError("it holds no pixels")
     held = pixels.held()
     if held is None:
         file.seek(0)
-        return header, file, n_colours
+        return header, file
     # "Stored" means not compressed: inflating once here and copying in Pillow is faster than its own inflating,
     # which goes row by row.
     stored = zlib.compress(held, 0)
     parts = [MAGIC, *(_chunk(*chunk) for chunk in kept), len(stored).to_bytes(4, "big"), b"IDAT", stored]
     # Pillow passes over the checksum of IDAT, which is why it was verified above.
-    return header, io.BytesIO(b"".join([*parts, bytes(4), _chunk(b"IEND", b"")])), n_colours
+    return header, io.BytesIO(b"".join([*parts, bytes(4), _chunk(b"IEND", b"")]))
 
 
 def _blocks(file: BinaryIO, name: bytes, length: int) -> Iterator[bytes]:

@@ -11,16 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ._gray import pieces
+from ._gray import WIDE_MODES, pieces
 
 _OTHER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
 _WHITE = 65535
 
 
+_BITS_PER_SAMPLE = 258
+
+
 def is_wide_colour(image: Image.Image) -> bool:
     """Tell whether an image that is not loaded yet has colours or alpha of 16 bits."""
-    return image.mode not in ("I", "F") and not image.mode.startswith("I;") and ";16" in _raw_mode(image)
+    if image.mode in WIDE_MODES:
+        return False
+    # Of TIFF with one plane a colour, Pillow takes each byte for a sample, and its raw mode does not show it.
+    return ";16" in _raw_mode(image) or (
+        image.format == "TIFF" and max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) > 8
+    )
 
 
 def wide_gray(file: BinaryIO, image: Image.Image) -> Image.Image:
@@ -40,7 +48,9 @@ def wide_gray(file: BinaryIO, image: Image.Image) -> Image.Image:
     raw_mode, key = _raw_mode(image), image.info.get("transparency")
     mode, _, order = raw_mode.partition(";16")
     if mode not in ("LA", "RGB", "RGBA") or order not in _OTHER or not hasattr(image, "tile"):
-        raise ValueError(f"its 16-bit colours ({raw_mode}) are not read: write it as 16-bit grey")
+        raise ValueError(
+            f"its colours of more than 8 bits, stored as {raw_mode}, are not read: write it as 16-bit grey"
+        )
     if mode == "LA":
         # Four bytes a pixel, here as if they were four samples.
         parts = (_unpacked(file, image.format, "RGBA"),)
