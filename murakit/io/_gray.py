@@ -75,6 +75,16 @@ def by_value(values: NDArray, shades: Callable[[NDArray], NDArray], low: int, hi
     return result.reshape(values.shape)
 
 
+def ends_of(values: NDArray, transform: Callable[[NDArray], NDArray]) -> tuple[float, float]:
+    """Return the smallest and the largest of transformed values."""
+    flat = values.reshape(-1)
+    ends = [
+        (float(part.min()), float(part.max()))
+        for part in (transform(flat[start : start + _PIECE]) for start in range(0, flat.size, _PIECE))
+    ]
+    return min(low for low, _ in ends), max(high for _, high in ends)
+
+
 def refuse_bomb(width: int, height: int, max_pixels: int | None) -> None:
     """Raise for more pixels than are read; Pillow does so above twice its limit, and merely warns below."""
     if max_pixels is not None and width * height > max_pixels:

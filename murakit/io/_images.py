@@ -294,7 +294,7 @@ def _cause(path: str, error: BaseException) -> str:
         kind = next((kind for start, kind in _STARTS if read_bytes(path, len(start)) == start), None)
         if kind is None:
             return "Pillow cannot identify its format as PNG, JPEG, TIFF, BMP or WebP"
-        return f"it is a damaged {kind}, or one of a kind that Pillow does not read; where it opens elsewhere, save it as PNG"
+        return f"it is a damaged {kind}, or one of a kind that Pillow does not read (where it opens, save it as PNG)"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"it may be a decompression bomb ({error})"
     return f"{type(error).__name__}: {error}"
