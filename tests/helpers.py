@@ -1,7 +1,10 @@
-"""What several test modules share: a tiny network, and classifiers that are quick to train."""
+"""What several test modules share: a tiny network, classifiers that are quick to train, and image files."""
+
+import io
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from murakit import MuraClassifier, networks
@@ -56,3 +59,17 @@ def draw_studies(seed, n_patients=150):
                 paths.append(f"train/XR_{region}/patient{patient:05d}/study{study}_{kind}/image{image}.png")
                 labels.append(label)
     return np.array(paths, dtype=object), np.array(labels)
+
+
+def film(height=200, width=168):
+    """A slope with noise, of 8 bits."""
+    y, x = np.mgrid[:height, :width]
+    noise = np.random.default_rng(0).integers(0, 20, (height, width))
+    return ((y + 2 * x) // 3 % 200 + 20 + noise).astype(np.uint8)
+
+
+def encoded(image, format="PNG", **options):
+    """The bytes of an image file."""
+    buffer = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, format, **options)
+    return buffer.getvalue()

@@ -232,8 +232,8 @@ def _voi(ds: "Dataset") -> Transform | None:
 
 
 def _linear(center: float, width: float) -> Transform | None:
-    # Window Width shall be 1 or more for LINEAR (PS3.3 C.11.2.1.2.1). What vendors write for "no window", 0, is by
-    # DCMTK shown as no window is.
+    # Window Width shall be 1 or more for LINEAR (PS3.3 C.11.2.1.2.1). Some write 0 for "no window", and then none is
+    # applied.
     if width < 0:
         return None
     if width == 0:

@@ -67,7 +67,13 @@ def dataset_of(file: BinaryIO, keywords: Sequence[str] | None = None) -> "Datase
         file = _inflated(file)
     # SpecificCharacterSet comes along by itself, so that names are decoded as meant.
     options = {} if keywords is None else {"stop_before_pixels": True, "specific_tags": list(keywords)}
-    ds = pydicom.dcmread(_Bounded(file), force=True, **options)
+    bounded = _Bounded(file)
+    try:
+        ds = pydicom.dcmread(bounded, force=True, **options)
+    except Exception:
+        # pydicom makes an error of its own of those that a file raises within a sequence.
+        bounded.check()
+        raise
     if ds.file_meta.get("TransferSyntaxUID") is None:
         ds.file_meta.TransferSyntaxUID = _syntax_of(ds)
     return ds
@@ -94,9 +100,12 @@ class _Bounded:
 
     def read(self, size: int = -1) -> bytes:
         self._left -= 1
+        self.check()
+        return self._file.read(size)
+
+    def check(self) -> None:
         if self._left < 0:
             raise ValueError("its header has more elements than any radiograph's")
-        return self._file.read(size)
 
 
 def _inflated(file: BinaryIO) -> BinaryIO:

@@ -12,6 +12,9 @@ _PIECE = 2**21
 # Above this range of values, a table of them would be larger than most images.
 _TABLE = 2**16
 
+# Pillow needs 8 bytes for each row, however short it is.
+_MOST_SIDE = 2**17
+
 WIDE_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 
 _ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
@@ -87,10 +90,14 @@ def ends_of(values: NDArray, transform: Callable[[NDArray], NDArray]) -> tuple[f
 
 def refuse_bomb(width: int, height: int, max_pixels: int | None) -> None:
     """Raise for more pixels than are read; Pillow does so above twice its limit, and merely warns below."""
-    if max_pixels is not None and width * height > max_pixels:
+    if max_pixels is None:
+        return
+    if width * height > max_pixels:
         raise Image.DecompressionBombError(
             f"{width} x {height} pixels exceed PIL.Image.MAX_IMAGE_PIXELS = {max_pixels}"
         )
+    if max(width, height) > _MOST_SIDE:
+        raise Image.DecompressionBombError(f"{width} x {height} pixels, a side of more than {_MOST_SIDE:,}")
 
 
 def pieces(width: int, height: int) -> Iterator[Box]:

@@ -73,6 +73,9 @@ _JPEGS = ("JPEG", "MPO")
 # Files of which everything is read at once are no larger.
 _MOST_BYTES = 512 * 2**20
 
+# libwebp and Pillow hold several copies of an image.
+_MOST_WEBP = 2**26
+
 _PHOTOMETRIC = 262
 
 # From what EXIF calls an orientation to what undoes it.
@@ -216,6 +219,8 @@ def _decoded(file: BinaryIO) -> tuple[Image.Image, int | None, bool]:
     # An open file and not its path, which Pillow would map to memory: TIFF comes out unturned from there.
     with Image.open(file, formats=_FORMATS) as image:
         refuse_bomb(*image.size, limit)
+        if image.format == "WEBP" and image.width * image.height > _MOST_WEBP:
+            raise ValueError(f"it is a WebP of more than {_MOST_WEBP:,} pixels: write it as PNG")
         if image.format in _JPEGS:
             orientation = _orientation(image)
             return read_jpeg(_all_of(file), image), orientation, False

@@ -17,6 +17,9 @@ _OTHER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
 _WHITE = 65535
 
+# Unpacking twice takes seconds above this.
+_MOST_PIXELS = 2**25
+
 
 _BITS_PER_SAMPLE = 258
 
@@ -50,6 +53,10 @@ def wide_gray(file: BinaryIO, image: Image.Image) -> Image.Image:
     if mode not in ("LA", "RGB", "RGBA") or order not in _OTHER or not hasattr(image, "tile"):
         raise ValueError(
             f"its colours of more than 8 bits, stored as {raw_mode}, are not read: write it as 16-bit grey"
+        )
+    if image.width * image.height > _MOST_PIXELS:
+        raise ValueError(
+            f"its 16-bit colours are those of more than {_MOST_PIXELS:,} pixels: write it as 16-bit grey"
         )
     if mode == "LA":
         # Four bytes a pixel, here as if they were four samples.

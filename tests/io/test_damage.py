@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
+from helpers import encoded, film
 from PIL import Image, ImageFile
 
 from murakit import UnreadableImage, read_image, read_square
@@ -14,13 +15,7 @@ from murakit.io import _pillow
 
 Y, X = np.mgrid[:200, :168]
 SMOOTH = ((Y + 2 * X) // 3 + 20).astype(np.uint8)
-FILM = (SMOOTH + np.random.default_rng(0).integers(0, 20, SMOOTH.shape)).astype(np.uint8)
-
-
-def encoded(image, format="PNG", **options):
-    buffer = io.BytesIO()
-    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, format, **options)
-    return buffer.getvalue()
+FILM = film()
 
 
 def chunk(name, content):
