@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, BinaryIO
 
+from ._bounded import BoundedFile
+
 if TYPE_CHECKING:
     from pydicom import Dataset
 
@@ -16,6 +18,7 @@ _MAGIC = b"DICM"
 
 # A header of a radiograph has some hundred elements. Each takes pydicom one to three readings of the file.
 _MOST_READINGS = 100_000
+_MOST_BYTES = 2**30
 
 # What a deflated file may inflate to, and a sequence may take that is looked into.
 _MOST_INFLATED = 256 * 2**20
@@ -67,7 +70,7 @@ def dataset_of(file: BinaryIO, keywords: Sequence[str] | None = None) -> "Datase
         file = _inflated(file)
     # SpecificCharacterSet comes along by itself, so that names are decoded as meant.
     options = {} if keywords is None else {"stop_before_pixels": True, "specific_tags": list(keywords)}
-    bounded = _Bounded(file)
+    bounded = BoundedFile(file, _MOST_READINGS, _MOST_BYTES)
     try:
         ds = pydicom.dcmread(bounded, force=True, **options)
     except Exception:
@@ -91,23 +94,6 @@ def item_of(ds: "Dataset", keyword: str) -> "Dataset | None":
     return sequence[0] if sequence else None
 
 
-class _Bounded:
-    """A file that can be read some number of times: a small one can hold a million empty elements."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._left = file, _MOST_READINGS
-        self.seek, self.tell = file.seek, file.tell
-
-    def read(self, size: int = -1) -> bytes:
-        self._left -= 1
-        self.check()
-        return self._file.read(size)
-
-    def check(self) -> None:
-        if self._left < 0:
-            raise ValueError("its header has more elements than any radiograph's")
-
-
 def _inflated(file: BinaryIO) -> BinaryIO:
     """Return a deflated file as one that is not, which pydicom would inflate without a limit."""
     from pydicom.filereader import read_dataset
@@ -116,7 +102,12 @@ def _inflated(file: BinaryIO) -> BinaryIO:
 
     start = _PREAMBLE + len(_MAGIC) if file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC else 0
     file.seek(start)
-    meta = read_dataset(_Bounded(file), False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+    meta = read_dataset(
+        BoundedFile(file, _MOST_READINGS, _MOST_BYTES),
+        False,
+        True,
+        stop_when=lambda tag, vr, length: tag >> 16 != 2,
+    )
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         file.seek(0)
         return file

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from ._bounded import BoundedFile
 from ._dicom import is_dicom, read_dicom, read_tags
 from ._filesystem import isdir, isfile, opened, read_bytes, size
 from ._gray import refuse_bomb, to_gray
@@ -76,6 +77,9 @@ _MOST_BYTES = 512 * 2**20
 # libwebp and Pillow hold several copies of an image.
 _MOST_WEBP = 2**26
 
+# What a header may take.
+_MOST_READINGS, _MOST_HEADER = 200_000, 64 * 2**20
+
 _PHOTOMETRIC = 262
 
 # From what EXIF calls an orientation to what undoes it.
@@ -103,8 +107,9 @@ def read_image(path: str | os.PathLike) -> NDArray[np.uint8]:
     A damaged PNG or JPEG is never shown as a whole one; BMP, TIFF and WebP have no checksums.
 
     DICOM files are shown as their headers say: modality LUT or rescale, then VOI LUT or window (the
-    first, if there are several), whose output becomes 0 to 255; without one, they are scaled by their
-    own range. MONOCHROME1 is turned, so that bone is bright, and padding is black.
+    first, if there are several), whose output becomes 0 to 255; without one, or with one that cannot be
+    (width 0), they are scaled by their own range. MONOCHROME1 is turned, so that bone is bright, and
+    padding is black. Pixels that are not square are resampled to square ones.
 
     Parameters
     ----------
@@ -217,13 +222,16 @@ def _decoded(file: BinaryIO) -> tuple[Image.Image, int | None, bool]:
     if is_png:
         return *read_png(file, limit), False
     # An open file and not its path, which Pillow would map to memory: TIFF comes out unturned from there.
-    with Image.open(file, formats=_FORMATS) as image:
+    bounded = BoundedFile(file, _MOST_READINGS, _MOST_HEADER)
+    with Image.open(bounded, formats=_FORMATS) as image:
         refuse_bomb(*image.size, limit)
         if image.format == "WEBP" and image.width * image.height > _MOST_WEBP:
             raise ValueError(f"it is a WebP of more than {_MOST_WEBP:,} pixels: write it as PNG")
         if image.format in _JPEGS:
             orientation = _orientation(image)
             return read_jpeg(_all_of(file), image), orientation, False
+        n_bytes = file.seek(0, os.SEEK_END)
+        bounded.allow(2**32, _MOST_BYTES + 2 * n_bytes)
         with refusing_truncated():
             if is_wide_colour(image):
                 return wide_gray(file, image), _orientation(image), False
@@ -255,7 +263,7 @@ def read_header(path: str) -> tuple[int, int, str]:
             if dicom:
                 tags = read_tags(file, ("Columns", "Rows", "PhotometricInterpretation"))
                 return tags.Columns, tags.Rows, tags.PhotometricInterpretation
-            with Image.open(file, formats=_FORMATS) as image:
+            with Image.open(BoundedFile(file, _MOST_READINGS, _MOST_HEADER), formats=_FORMATS) as image:
                 return *image.size, image.mode
 
 

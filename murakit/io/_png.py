@@ -40,6 +40,9 @@ _HELD = 64 * 2**20
 # Text, colour profiles and the like that a file may have beside its pixels.
 _MOST_BESIDE = 16 * 2**20
 
+# Some write chunks of 8 KiB, and an image of the most pixels has 90,000 of those.
+_MOST_CHUNKS = 2**18
+
 # What makes an animation of the image that comes first.
 _ANIMATION = {b"acTL", b"fcTL", b"fdAT"}
 
@@ -87,6 +90,7 @@ def read_png(file: BinaryIO, max_pixels: int | None) -> tuple[Image.Image, int |
     """
     header, sound = _checked(file, max_pixels)
     wide_colour = header.depth == 16 and header.colour != 0
+    sound.seek(0)
     with Image.open(sound, formats=("PNG",)) as image:
         if wide_colour:
             return wide_gray(sound, image), _orientation(image)
@@ -100,53 +104,60 @@ def _orientation(image: Image.Image) -> int | None:
 
 def _checked(file: BinaryIO, max_pixels: int | None) -> tuple[_Header, BinaryIO]:
     """Return the header, and a file of the same image that is whole."""
-    header, pixels, kept, pixels_ended = None, None, [], False
-    n_beside = 0
+    header, pixels, ended, kept, n_beside = None, None, False, [], 0
     file.seek(len(MAGIC))
-    while True:
-        head = file.read(8)
-        if len(head) < 8:
-            raise ValueError("it is truncated: the end marker of PNG is missing")
-        length, name = int.from_bytes(head[:4], "big"), head[4:]
+    for name, length in _heads(file):
         if header is None and (name != b"IHDR" or length != 13):
             raise ValueError("its header is damaged")
         if name == b"IDAT":
-            if pixels is None:
-                if header.colour == 3 and not any(kind == b"PLTE" for kind, _ in kept):
-                    raise ValueError("its palette is missing")
-                pixels = _Pixels(header.n_bytes)
-            if pixels_ended:
+            if ended:
                 raise ValueError("other chunks lie between those of its pixels: the file is damaged")
+            pixels = pixels or _Pixels(header.n_bytes)
             for block in _blocks(file, name, length):
                 pixels.add(block)
             continue
-        pixels_ended = pixels is not None
-        if name not in _ANIMATION:
-            n_beside += length
-        if n_beside > _MOST_BESIDE and length < 2**31:
-            raise ValueError(f"it holds more than {_MOST_BESIDE:,} bytes beside its pixels")
+        ended = pixels is not None
         if name in _ANIMATION:
+            # No pixels of the first image; verified, and left out.
             for _ in _blocks(file, name, length):
                 pass
             continue
+        n_beside += length
+        if n_beside > _MOST_BESIDE:
+            raise ValueError(f"it is damaged, or holds more than {_MOST_BESIDE:,} bytes beside its pixels")
         content = b"".join(_blocks(file, name, length))
-        if name == b"IEND":
-            break
         if name == b"IHDR":
             header = _header(content, max_pixels)
         kept.append((name, content))
     if pixels is None:
         raise ValueError("it holds no pixels")
-    held = pixels.held()
-    if held is None:
-        file.seek(0)
-        return header, file
+    if header.colour == 3 and not any(name == b"PLTE" for name, _ in kept):
+        raise ValueError("its palette is missing")
+    return header, _stored(kept[:-1], pixels.whole()) or file
+
+
+def _heads(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Yield the name and length of each chunk to IEND, the end marker; the caller reads the chunk."""
+    for _ in range(_MOST_CHUNKS):
+        head = file.read(8)
+        if len(head) < 8:
+            raise ValueError("it is truncated: the end marker of PNG is missing")
+        yield head[4:], int.from_bytes(head[:4], "big")
+        if head[4:] == b"IEND":
+            return
+    raise ValueError(f"it has more than {_MOST_CHUNKS:,} chunks")
+
+
+def _stored(chunks: list[tuple[bytes, bytes]], pixels: bytes | None) -> BinaryIO | None:
+    """Return a PNG of inflated pixels, or None where they were not held."""
+    if pixels is None:
+        return None
     # "Stored" means not compressed: inflating once here and copying in Pillow is faster than its own inflating,
     # which goes row by row.
-    stored = zlib.compress(held, 0)
-    parts = [MAGIC, *(_chunk(*chunk) for chunk in kept), len(stored).to_bytes(4, "big"), b"IDAT", stored]
-    # Pillow passes over the checksum of IDAT, which is why it was verified above.
-    return header, io.BytesIO(b"".join([*parts, bytes(4), _chunk(b"IEND", b"")]))
+    stored = zlib.compress(pixels, 0)
+    parts = [MAGIC, *(_chunk(*chunk) for chunk in chunks), len(stored).to_bytes(4, "big"), b"IDAT", stored]
+    # Pillow passes over the checksum of IDAT, which is why it was verified.
+    return io.BytesIO(b"".join([*parts, bytes(4), _chunk(b"IEND", b"")]))
 
 
 def _blocks(file: BinaryIO, name: bytes, length: int) -> Iterator[bytes]:
@@ -197,7 +208,7 @@ class _Pixels:
             if self.parts is not None:
                 self.parts.append(part)
 
-    def held(self) -> bytes | None:
+    def whole(self) -> bytes | None:
         """Return all pixels, or None where they were too many to hold; raise where they are not whole."""
         # zlib verifies the Adler checksum when it comes to the stream's end.
         if not self.stream.eof or self.n_found < self.n_bytes:

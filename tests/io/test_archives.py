@@ -431,7 +431,7 @@ def patched(path, name, *, flag=None, method=None, size=None, crc=None):
     [
         ({"flag": 1}, "is encrypted. Unpack the archive with its password"),
         ({"method": 12}, "is packed with method 12; only 'stored' and 'deflated'"),
-        ({"size": 2**31}, "declares 2,147,483,648 bytes, more than the 268,435,456 .*bomb"),
+        ({"size": 2**31}, "has 2,147,483,648 bytes by the directory, more than the 268,435,456 .*bomb"),
         ({"size": 10}, "is damaged"),
         ({"crc": 1}, "is damaged"),
         ({"method": 8}, "is damaged"),

@@ -1,5 +1,8 @@
 """No file takes memory or time without bound."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from helpers import encoded, film
@@ -46,3 +49,30 @@ def test_limits_are_named(tmp_path, monkeypatch, limit, image, name, words):
     Image.fromarray(image).save(tmp_path / name)
     with pytest.raises(UnreadableImage, match=words):
         read_image(tmp_path / name)
+
+
+def test_headers_of_endless_parts_are_refused(tmp_path):
+    data = encoded(FILM, "JPEG")
+    (tmp_path / "a.jpg").write_bytes(data[:2] + b"\xff\xe5\0\2" * 300_000 + data[2:])
+    with pytest.raises(UnreadableImage, match="more elements than any radiograph's"):
+        read_image(tmp_path / "a.jpg")
+    data = encoded(FILM)
+    empty = bytes(4) + b"teXt" + zlib.crc32(b"teXt").to_bytes(4, "big")
+    (tmp_path / "a.png").write_bytes(data[:33] + empty * 300_000 + data[33:])
+    with pytest.raises(UnreadableImage, match="more than 262,144 chunks"):
+        read_image(tmp_path / "a.png")
+
+
+def test_tags_of_tiff_that_share_their_megabytes_are_refused(tmp_path):
+    # Each of 300 private tags takes the same 4 MiB: 1.2 GB of a file of 4 MB.
+    image = Image.fromarray(FILM)
+    image.save(tmp_path / "a.tif", tiffinfo={65000 + number: b"12345" for number in range(300)})
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    (first,) = struct.unpack_from("<I", data, 4)
+    (n_tags,) = struct.unpack_from("<H", data, first)
+    for at in range(first + 2, first + 2 + 12 * n_tags, 12):
+        if struct.unpack_from("<H", data, at)[0] >= 65000:
+            struct.pack_into("<II", data, at + 4, 2**22, 0)
+    (tmp_path / "a.tif").write_bytes(data + bytes(2**22))
+    with pytest.raises(UnreadableImage, match="more elements than any radiograph's"):
+        read_image(tmp_path / "a.tif")
