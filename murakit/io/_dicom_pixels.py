@@ -60,6 +60,10 @@ def _check_stream(ds: "Dataset") -> None:
         raise ValueError(
             f"its pixels are {size[0]} x {size[1]} in the compressed stream and {ds.Columns} x {ds.Rows} in the header"
         )
+    if _SOC_SIZ in frame[:_BEGINNING] and size[0] * size[1] > _MOST_J2K:
+        raise ValueError(
+            f"it is JPEG 2000 of more than {_MOST_J2K:,} pixels, which take too long to decode: write it uncompressed"
+        )
     if frame[:2] != b"\xff\xd8" or size is None:
         return
     refuse_many_scans(frame, *size)
@@ -76,11 +80,16 @@ _DCT = {0xC0, 0xC1, 0xC2}
 
 _SOC_SIZ = b"\xff\x4f\xff\x51"
 
+# Where the codestream of JPEG 2000 begins, which may lie in the boxes of a file (ISO/IEC 15444-1 A.5.1, I.5).
+_BEGINNING = 4096
+
+# OpenJPEG decodes some ten million pixels a second.
+_MOST_J2K = 2**26
+
 
 def _size_in(frame: bytes) -> tuple[int, int] | None:
     """Return the width and height that a JPEG, JPEG-LS or JPEG 2000 stream states."""
-    # The codestream of JPEG 2000 may lie in the boxes of a file (ISO/IEC 15444-1 A.5.1, I.5).
-    if (at := frame.find(_SOC_SIZ, 0, 4096)) >= 0:
+    if (at := frame.find(_SOC_SIZ, 0, _BEGINNING)) >= 0:
         right, bottom, left, top = (
             int.from_bytes(frame[at + start : at + start + 4], "big") for start in (8, 12, 16, 20)
         )

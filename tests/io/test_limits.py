@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from helpers import encoded, film
 from PIL import Image
+from pydicom.data import get_testdata_file
 
 from murakit import UnreadableImage, read_image
 from murakit.io._bounded import BoundedFile
@@ -76,3 +77,13 @@ def test_a_bounded_file_counts_readings_and_bytes():
         file.read(1)
     file.allow(1, 2000)
     assert len(file.read()) == 997
+
+
+def test_large_jpeg_2000_is_refused(monkeypatch):
+    path = get_testdata_file("RG3_J2KI.dcm", download=False)
+    assert read_image(path).size > 10**6
+    monkeypatch.setattr("murakit.io._dicom_pixels._MOST_J2K", 10**6)
+    with pytest.raises(
+        UnreadableImage, match="JPEG 2000 of more than 1,000,000 pixels.*write it uncompressed"
+    ):
+        read_image(path)
