@@ -1,7 +1,10 @@
-"""What several test modules share: a tiny network, and classifiers that are quick to train."""
+"""What several test modules share: a tiny network, classifiers that are quick to train, and image files."""
+
+import io
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from murakit import MuraClassifier, networks
@@ -74,3 +77,17 @@ def studies_of(X):
 
 def regions_of(X):
     return column_of("region", X)
+
+
+def film(height=200, width=168):
+    """A slope with noise, of 8 bits."""
+    y, x = np.mgrid[:height, :width]
+    noise = np.random.default_rng(0).integers(0, 20, (height, width))
+    return ((y + 2 * x) // 3 % 200 + 20 + noise).astype(np.uint8)
+
+
+def encoded(image, format="PNG", **options):
+    """The bytes of an image file."""
+    buffer = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, format, **options)
+    return buffer.getvalue()

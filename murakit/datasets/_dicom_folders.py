@@ -2,12 +2,13 @@
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
+from numpy.typing import NDArray
 
 from ..io._filesystem import DICOM_SUFFIXES, absolute, as_folder, basename, isdir, join, names
-from ._dicom_headers import origin_of, patient_of
+from ._dicom_headers import Origin, origin_of, patient_of
 from ._paths import natural_key, objects
 from ._tables import labels
 
@@ -15,7 +16,7 @@ from ._tables import labels
 _RADIOGRAPHY = {"CR", "DX", "RG"}
 
 
-def folder_of(table):
+def folder_of(table: object) -> str | None:
     """Return the absolute path of the folder or archive that is meant, or None for anything else."""
     if not isinstance(table, (str, os.PathLike)):
         return None
@@ -23,7 +24,9 @@ def folder_of(table):
     return folder if isdir(folder) else None
 
 
-def folder_columns(folder, label, named):
+def folder_columns(
+    folder: str, label: Mapping | pd.Series | None, named: dict[str, object]
+) -> tuple[str, dict, list]:
     """Return what to call a folder, the columns that `load_radiographs` makes of it, and problems.
 
     Parameters
@@ -62,7 +65,7 @@ def folder_columns(folder, label, named):
     return f"the folder {folder!r}", columns, problems
 
 
-def _origins(folder):
+def _origins(folder: str) -> tuple[dict[str, Origin], list[tuple[str, str, str]]]:
     """Return the `Origin` of each radiograph below a folder by its path, and the problems."""
     found, problems = {}, []
     for path in _files_below(folder, set()):
@@ -78,7 +81,7 @@ def _origins(folder):
     return found, problems
 
 
-def _origin(path):
+def _origin(path: str) -> Origin | None:
     try:
         return origin_of(path)
     except (OSError, ValueError):
@@ -88,7 +91,7 @@ def _origin(path):
         return None
 
 
-def _files_below(folder, seen):
+def _files_below(folder: str, seen: set[str]) -> Iterator[str]:
     # A link to a folder above would be followed for ever.
     real = os.path.realpath(folder)
     if real in seen:
@@ -104,7 +107,7 @@ def _files_below(folder, seen):
             yield path
 
 
-def _labels(folder, found, label):
+def _labels(folder: str, found: dict[str, Origin], label: Mapping | pd.Series) -> NDArray:
     by_key = _by_key(label)
     values, used = [], set()
     for path, origin in found.items():
@@ -126,7 +129,7 @@ def _labels(folder, found, label):
     return labels(f"the folder {folder!r}", rows, "label")
 
 
-def _by_key(label):
+def _by_key(label: Mapping | pd.Series) -> dict[str, object]:
     if isinstance(label, pd.Series):
         if not label.index.is_unique:
             twice = label.index[label.index.duplicated()][0]

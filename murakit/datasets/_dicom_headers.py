@@ -21,7 +21,7 @@ class Origin(NamedTuple):
     modality: str
 
 
-def origin_of(path):
+def origin_of(path: str) -> Origin | None:
     """Return the `Origin` of a DICOM file or of a study folder of them, or None for other files.
 
     Raises
@@ -46,7 +46,7 @@ def origin_of(path):
     return first
 
 
-def patient_of(origin, path):
+def patient_of(origin: Origin, path: str) -> str:
     """Return the patient of a file's `Origin`, which must state one."""
     if not origin.patient:
         raise ValueError(
@@ -56,7 +56,7 @@ def patient_of(origin, path):
     return origin.patient
 
 
-def _origin_of_file(path):
+def _origin_of_file(path: str) -> Origin | None:
     tags = dicom_tags(path, _KEYWORDS)
     if tags is None:
         return None

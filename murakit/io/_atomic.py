@@ -1,22 +1,22 @@
-"""A file that takes its name only when it is whole."""
+"""Atomic writes: a file gets its name only when it is complete."""
 
 import os
 import secrets
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
-def written_whole(path, *, overwrite=True):
-    """Yield the name of a file to write, which takes the name `path` at the end.
+def written_whole(path: str | os.PathLike, *, overwrite: bool = True) -> Iterator[str]:
+    """Yield a temporary name to write to; the file is renamed to `path` when it is complete.
 
-    Whoever looks meanwhile sees the old file or none, never half of one; where writing fails, nothing
-    is left.
+    Until then, `path` is the old file or does not exist. Where writing fails, the temporary file is removed.
 
     Parameters
     ----------
     path : str or os.PathLike
     overwrite : bool
-        Whether to take the place of a file.
+        Whether to replace a file of that name.
 
     Yields
     ------
@@ -45,7 +45,7 @@ def written_whole(path, *, overwrite=True):
             os.remove(unfinished)
 
 
-def _check_free(path, overwrite):
+def _check_free(path: str, overwrite: bool) -> None:
     if os.path.isdir(path):
         raise IsADirectoryError(f"{path!r} is a folder: pass the name of a file.")
     if not overwrite and os.path.exists(path):

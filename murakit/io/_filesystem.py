@@ -11,8 +11,9 @@ import re
 import stat
 import zipfile
 import zlib
+from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from ..utils._threading import Lock
 
@@ -21,8 +22,8 @@ DICOM_SUFFIXES = (".dcm", ".dicom")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", *DICOM_SUFFIXES)
 
 
-def is_image_name(name):
-    """Tell whether a file name is an image's: no hidden file, AppleDouble twin or stranger."""
+def is_image_name(name: str) -> bool:
+    """Tell whether a file name is an image's: no hidden file, no AppleDouble copy, no other type."""
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
@@ -40,6 +41,9 @@ _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 _LOCAL_HEADER = 30
 
+# The bit of a member's flags that says how its name is written.
+_UTF_8 = 0x800
+
 _UNSAFE_PART = {"", ".", ".."}
 
 _reading = Lock()
@@ -49,9 +53,10 @@ class Member(NamedTuple):
     """One file of an archive."""
 
     header: int  # where its local header begins
+    stored_name: bytes  # as the archive has it
     method: int
     packed: int  # bytes in the archive
-    size: int  # bytes that it declares to have
+    size: int  # bytes that it has by the directory
     crc: int
     refusal: str  # why it must not be read, or ""
 
@@ -59,11 +64,11 @@ class Member(NamedTuple):
 class Archive(NamedTuple):
     """What an archive holds."""
 
-    members: dict  # name to Member
-    folders: dict  # name to the names in it, "" for the top
+    members: dict[str, Member]
+    folders: dict[str, list[str]]  # name to the names in it, "" for the top
 
 
-def split_archive(path):
+def split_archive(path: str | os.PathLike) -> tuple[str, str] | None:
     """Return the archive and the member that a path names, or None where it names no archive."""
     path = os.fspath(path)
     # The first test is for the many paths that lie in plain folders.
@@ -72,7 +77,7 @@ def split_archive(path):
     return path[: found.end() - 1], path[found.end() :].replace(os.sep, "/").strip("/")
 
 
-def open_archive(path):
+def open_archive(path: str) -> Archive:
     """Return the `Archive` at a path; it is read once, and again when the file has changed.
 
     Raises
@@ -88,7 +93,7 @@ def open_archive(path):
         return _read_directory(path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-def read_member(path, name):
+def read_member(path: str, name: str) -> bytes:
     """Return the content of a member.
 
     Raises
@@ -110,11 +115,17 @@ def read_member(path, name):
     with open(path, "rb") as file:
         file.seek(member.header)
         header = file.read(_LOCAL_HEADER)
-        file.seek(int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little"), 1)
+        local_name = file.read(int.from_bytes(header[26:28], "little"))
+        file.seek(int.from_bytes(header[28:30], "little"), 1)
         data = file.read(member.packed)
+    if header[:4] == b"PK\3\4" and local_name != member.stored_name:
+        raise ValueError(
+            f"member {name!r} of the archive {path!r} has another name, {local_name.decode(errors='replace')!r}, in "
+            "front of its content: pack the archive again"
+        )
     if member.method == zipfile.ZIP_DEFLATED:
         try:
-            # Never more than declared, whatever the stream holds.
+            # Never more than the directory says, whatever the stream holds.
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.size + 1)
         except zlib.error as error:
             raise ValueError(_damaged(path, name)) from error
@@ -123,12 +134,12 @@ def read_member(path, name):
     return data
 
 
-def _damaged(path, name):
-    return f"member {name!r} of the archive {path!r} is damaged: its size or checksum is not the stated one"
+def _damaged(path: str, name: str) -> str:
+    return f"member {name!r} of the archive {path!r} is damaged: its size or checksum is not that of the directory"
 
 
 @lru_cache(maxsize=_KEPT_ARCHIVES)
-def _read_directory(path, *state):
+def _read_directory(path: str, *state: int) -> Archive:
     try:
         with zipfile.ZipFile(path) as file:
             infos = file.infolist()
@@ -138,7 +149,10 @@ def _read_directory(path, *state):
         ) from error
     members, folders = {}, {"": []}
     for info in infos:
-        name = info.orig_filename
+        name = _in_one_spelling(info.orig_filename)
+        if not name and info.orig_filename:
+            # "./", the folder at the top.
+            continue
         is_folder = name.endswith("/")
         name = name.removesuffix("/")
         if _is_unsafe(name):
@@ -150,6 +164,7 @@ def _read_directory(path, *state):
             raise ValueError(_refused(path, name, "occurs twice"))
         members[name] = Member(
             info.header_offset,
+            info.orig_filename.encode("utf-8" if info.flag_bits & _UTF_8 else "cp437"),
             info.compress_type,
             info.compress_size,
             info.file_size,
@@ -163,32 +178,39 @@ def _read_directory(path, *state):
     return Archive(members, folders)
 
 
-def _is_unsafe(name):
+def _in_one_spelling(name: str) -> str:
+    # ZIP knows "/" alone (APPNOTE 4.4.17), but programs for Windows write "\\", and some begin with "./".
+    name = name.replace("\\", "/")
+    while name.startswith("./"):
+        name = name[2:]
+    return name
+
+
+def _is_unsafe(name: str) -> bool:
     return (
         len(name) > _MAX_NAME
-        or "\\" in name
         or "\0" in name
         or re.match("[A-Za-z]:", name) is not None
         or not _UNSAFE_PART.isdisjoint(name.split("/"))
     )
 
 
-def _refused(path, name, why):
+def _refused(path: str, name: str, why: str) -> str:
     return (
         f"The archive {path!r} is refused: its member {name!r} {why}. Unpack it with a tool you trust, look "
         "at that member, and pass the folder or pack it again."
     )
 
 
-def _refusal(info):
+def _refusal(info: zipfile.ZipInfo) -> str:
     if info.flag_bits & 1:
         return "is encrypted. Unpack the archive with its password and pass the folder"
     if stat.S_ISLNK(info.external_attr >> 16):
         return "is a symbolic link, which is not followed. Pack the file itself"
     if max(info.file_size, info.compress_size) > MEMBER_LIMIT:
         return (
-            f"declares {max(info.file_size, info.compress_size):,} bytes, more than the {MEMBER_LIMIT:,} of a "
-            "member that is read: it may be a decompression bomb. Unpack it, and pass the folder"
+            f"has {max(info.file_size, info.compress_size):,} bytes by the directory, more than the {MEMBER_LIMIT:,} "
+            "of a member that is read: it may be a decompression bomb. Unpack it, and pass the folder"
         )
     if info.compress_type not in _METHODS:
         return (
@@ -198,7 +220,7 @@ def _refusal(info):
     return ""
 
 
-def _enter(folders, name):
+def _enter(folders: dict[str, list[str]], name: str) -> list[str]:
     """Return the names in a folder, which is entered with those above it where it is new."""
     new = []
     above = name
@@ -212,7 +234,7 @@ def _enter(folders, name):
     return folders[name]
 
 
-def isfile(path):
+def isfile(path: str) -> bool:
     """Tell whether there is such a file."""
     inside = split_archive(path)
     if inside is None:
@@ -221,7 +243,7 @@ def isfile(path):
     return os.path.isfile(archive) and name in open_archive(archive).members
 
 
-def isdir(path):
+def isdir(path: str) -> bool:
     """Tell whether there is such a folder."""
     inside = split_archive(path)
     if inside is None:
@@ -230,12 +252,12 @@ def isdir(path):
     return os.path.isfile(archive) and name in open_archive(archive).folders
 
 
-def exists(path):
+def exists(path: str) -> bool:
     """Tell whether there is such a file or folder."""
     return isfile(path) or isdir(path)
 
 
-def names(folder):
+def names(folder: str) -> list[str]:
     """Return the names in a folder."""
     inside = split_archive(folder)
     if inside is None:
@@ -249,7 +271,7 @@ def names(folder):
     raise FileNotFoundError(f"The archive {archive!r} has no folder {name!r}. Check the path after the '!'.")
 
 
-def folders(folder):
+def folders(folder: str) -> list[str]:
     """Return the paths of the folders in a folder."""
     if split_archive(folder) is not None:
         return [path for path in (join(folder, name) for name in names(folder)) if isdir(path)]
@@ -257,13 +279,19 @@ def folders(folder):
         return [entry.path for entry in entries if entry.is_dir()]
 
 
-def readable(path):
+def readable(path: str) -> str | BinaryIO:
     """Return what readers of files take: the path itself, or the content of an archive's member."""
     inside = split_archive(path)
     return path if inside is None else io.BytesIO(read_member(*inside))
 
 
-def read_bytes(path, count=-1):
+def opened(path: str) -> BinaryIO:
+    """Open a file, or a member of an archive, to read its bytes."""
+    inside = split_archive(path)
+    return open(path, "rb") if inside is None else io.BytesIO(read_member(*inside))
+
+
+def read_bytes(path: str, count: int = -1) -> bytes:
     """Return the first `count` bytes of a file, or all of them."""
     inside = split_archive(path)
     if inside is not None:
@@ -273,7 +301,7 @@ def read_bytes(path, count=-1):
         return file.read(count)
 
 
-def size(path):
+def size(path: str) -> int:
     """Return the number of bytes of a file."""
     inside = split_archive(path)
     if inside is None:
@@ -282,7 +310,7 @@ def size(path):
     return open_archive(archive).members[name].size
 
 
-def identity(path):
+def identity(path: str) -> str:
     """Return what tells a file's content from any other's: its place, size and time of change."""
     inside = split_archive(path)
     found = os.stat(path if inside is None else inside[0])
@@ -290,22 +318,22 @@ def identity(path):
     return f"{absolute(path)}\0{found.st_size}\0{found.st_mtime_ns}"
 
 
-def as_folder(path):
+def as_folder(path: str) -> str:
     """Return the folder that a path means: an archive stands for the folder at its top."""
     return f"{path}!" if path.lower().endswith(".zip") and os.path.isfile(path) else path
 
 
-def absolute(path):
+def absolute(path: str) -> str:
     """Return the absolute path in its one spelling."""
     return _tidied(path, os.path.abspath)
 
 
-def normal(path):
+def normal(path: str) -> str:
     """Return the path in its one spelling."""
     return _tidied(path, os.path.normpath)
 
 
-def _tidied(path, tidy):
+def _tidied(path: str, tidy: Callable[[str], str]) -> str:
     inside = split_archive(path)
     if inside is None:
         return tidy(path)
@@ -315,7 +343,7 @@ def _tidied(path, tidy):
     return f"{tidy(archive)}!{'' if name == '.' else name}"
 
 
-def join(folder, name):
+def join(folder: str, name: str) -> str:
     """Return the path of a name in a folder."""
     inside = split_archive(folder)
     if inside is None or inside[1] or os.path.isabs(name):
@@ -323,7 +351,7 @@ def join(folder, name):
     return f"{inside[0]}!{name}"
 
 
-def dirname(path):
+def dirname(path: str) -> str:
     """Return the folder that a file or folder is in."""
     inside = split_archive(path)
     if inside is None or "/" in inside[1]:
@@ -332,13 +360,13 @@ def dirname(path):
     return f"{archive}!" if name else os.path.dirname(archive)
 
 
-def basename(path):
+def basename(path: str) -> str:
     """Return the last name of a path."""
     inside = split_archive(path)
     return os.path.basename(path) if inside is None else os.path.basename(inside[1] or inside[0])
 
 
-def components(path):
+def components(path: str) -> list[str]:
     """Return the names that a path consists of."""
     if (inside := split_archive(path)) is not None:
         path = "/".join(inside)

@@ -1,14 +1,31 @@
 """One radiograph file to one ``uint8`` grayscale array."""
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 
+from ._bounded import BoundedFile
 from ._dicom import is_dicom, read_dicom, read_tags
-from ._filesystem import isdir, isfile, readable, size
+from ._filesystem import isdir, isfile, opened, read_bytes, size
+from ._gray import refuse_bomb, to_gray
+from ._jpeg import read_jpeg
+from ._pillow import refusing_truncated
+from ._png import MAGIC as PNG_MAGIC
+from ._png import read_png
+from ._wide import is_wide_colour, wide_gray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pydicom import Dataset
+
+
+Resize = Literal["pad", "squash"]
 
 
 class Placed(NamedTuple):
@@ -20,7 +37,7 @@ class Placed(NamedTuple):
     height: int
 
 
-def placed(width, height, size, resize):
+def placed(width: int, height: int, size: int, resize: Resize) -> Placed:
     """Return where an image of that width and height lies in a square.
 
     Parameters
@@ -39,32 +56,66 @@ def placed(width, height, size, resize):
 
 
 # Raised with every change that makes other pixels of a file; stored images carry it.
-PIXELS = 1
+PIXELS = 2
 
-_WIDE_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+# What is opened, whatever a file is called. Pillow knows more, among them formats that start other programs.
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+
+_STARTS = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"BM", "BMP"),
+    (b"RIFF", "WebP"),
+)
+
+_JPEGS = ("JPEG", "MPO")
+
+# Files of which everything is read at once are no larger.
+_MOST_BYTES = 512 * 2**20
+
+# libwebp and Pillow hold several copies of an image.
+_MOST_WEBP = 2**26
+
+# What a header may take.
+_MOST_READINGS, _MOST_HEADER = 200_000, 64 * 2**20
+
+_PHOTOMETRIC = 262
+
+# From what EXIF calls an orientation to what undoes it.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class UnreadableImage(OSError):
     """A file that cannot be read as a radiograph; the message names it, the cause and the remedy."""
 
 
-def read_image(path):
+def read_image(path: str | os.PathLike) -> NDArray[np.uint8]:
     """Read a radiograph as 8-bit grayscale.
 
-    8-bit files keep their values; wider grayscale ones (16- or 32-bit) are scaled by their own
-    range. Transparent pixels are laid over black, palettes are resolved, and the orientation that
-    EXIF states is applied. Of a file with several frames, the first is read. Colour becomes
-    luminance; of 16-bit colour, Pillow itself keeps only the upper 8 bits.
+    8-bit files keep their values; wider ones (16- or 32-bit) are scaled by their own range. Colour
+    becomes luminance, transparent pixels are laid over black, palettes are resolved, and the
+    orientation that EXIF or TIFF states is applied. Of a file with several frames, the first is read.
+    A damaged PNG or JPEG is never shown as a whole one; BMP, TIFF and WebP have no checksums.
 
     DICOM files are shown as their headers say: modality LUT or rescale, then VOI LUT or window (the
-    first, if there are several), whose output becomes 0 to 255; without one, they are scaled by their
-    own range. MONOCHROME1 is turned, so that bone is bright, and padding is black.
+    first, if there are several), whose output becomes 0 to 255; without one, or with one that cannot be
+    (width 0), they are scaled by their own range. MONOCHROME1 is turned, so that bone is bright, and
+    padding is black. Pixels that are not square are resampled to square ones.
 
     Parameters
     ----------
     path : str or os.PathLike
-        Any file that Pillow opens, or a DICOM file (``.dcm``, ``.dicom``, or another name and DICOM's
-        preamble). ``"ARCHIVE.zip!MEMBER"`` reads from a ZIP archive, members of up to 256 MiB.
+        A PNG, JPEG, TIFF, BMP or WebP file, or a DICOM file (``.dcm``, ``.dicom``, or another name and
+        DICOM's preamble). ``"ARCHIVE.zip!MEMBER"`` reads from a ZIP archive, members of up to 256 MiB.
 
     Returns
     -------
@@ -73,7 +124,7 @@ def read_image(path):
     Raises
     ------
     UnreadableImage
-        For a truncated, empty or foreign file, for one with so many pixels that it may be a
+        For a truncated, damaged, empty or foreign file, for one with so many pixels that it may be a
         decompression bomb (``PIL.Image.MAX_IMAGE_PIXELS``), for DICOM of several frames, and for an
         encrypted, damaged or oversized member of an archive.
     FileNotFoundError
@@ -96,7 +147,7 @@ def read_image(path):
     return np.array(open_gray(path))
 
 
-def read_square(path, size, resize="pad"):
+def read_square(path: str | os.PathLike, size: int, resize: Resize = "pad") -> NDArray[np.uint8]:
     """Read a radiograph into a square of ``size`` pixels.
 
     Parameters
@@ -139,7 +190,7 @@ def read_square(path, size, resize="pad"):
     return to_square(open_gray(path), size, resize)
 
 
-def to_square(image, size, resize):
+def to_square(image: Image.Image, size: int, resize: Resize) -> NDArray[np.uint8]:
     """Return the square of `read_square`, of a grayscale `PIL.Image`."""
     if resize == "squash":
         return np.array(image.resize((size, size), Image.Resampling.BILINEAR))
@@ -149,60 +200,100 @@ def to_square(image, size, resize):
     return square
 
 
-def open_gray(path):
+def open_gray(path: str | os.PathLike) -> Image.Image:
     """Return the 8-bit `PIL.Image` that `read_image` makes an array of."""
     path = os.fspath(path)
     with _named(path):
-        if is_dicom(path):
-            return Image.fromarray(read_dicom(readable(path), Image.MAX_IMAGE_PIXELS))
-        with Image.open(readable(path)) as image:
-            _refuse_bomb(image)
-            # EXIF is looked up before load() because converting drops it.
-            return _to_gray(ImageOps.exif_transpose(image))
+        dicom = is_dicom(path)
+        with opened(path) as file:
+            if dicom:
+                return Image.fromarray(read_dicom(file, Image.MAX_IMAGE_PIXELS))
+            image, orientation, negative = _decoded(file)
+        gray = to_gray(image, negative=negative)
+        turn = _TURNS.get(orientation)
+        return gray if turn is None else gray.transpose(turn)
 
 
-def read_header(path):
+def _decoded(file: BinaryIO) -> tuple[Image.Image, int | None, bool]:
+    """Return an image, its EXIF orientation, and whether its smallest value is white."""
+    limit = Image.MAX_IMAGE_PIXELS
+    is_png = file.read(len(PNG_MAGIC)) == PNG_MAGIC
+    file.seek(0)
+    if is_png:
+        return *read_png(file, limit), False
+    # An open file and not its path, which Pillow would map to memory: TIFF comes out unturned from there.
+    bounded = BoundedFile(file, _MOST_READINGS, _MOST_HEADER)
+    with Image.open(bounded, formats=_FORMATS) as image:
+        refuse_bomb(*image.size, limit)
+        if image.format == "WEBP" and image.width * image.height > _MOST_WEBP:
+            raise ValueError(f"it is a WebP of more than {_MOST_WEBP:,} pixels: write it as PNG")
+        if image.format in _JPEGS:
+            orientation = _orientation(image)
+            return read_jpeg(_all_of(file), image), orientation, False
+        n_bytes = file.seek(0, os.SEEK_END)
+        bounded.allow(2**32, _MOST_BYTES + 2 * n_bytes)
+        with refusing_truncated():
+            if is_wide_colour(image):
+                return wide_gray(file, image), _orientation(image), False
+            image.load()
+        # PhotometricInterpretation 0, WhiteIsZero: Pillow turns 8 bits by itself and wider values not.
+        negative = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0
+        # Only now: loading a TIFF turns it.
+        return image, _orientation(image), negative
+
+
+def _all_of(file: BinaryIO) -> bytes:
+    if (n_bytes := file.seek(0, os.SEEK_END)) > _MOST_BYTES:
+        raise ValueError(
+            f"it takes {n_bytes:,} bytes, more than the {_MOST_BYTES:,} of a file that is read at once"
+        )
+    file.seek(0)
+    return file.read()
+
+
+def _orientation(image: Image.Image) -> int | None:
+    return image.getexif().get(0x0112)
+
+
+def read_header(path: str) -> tuple[int, int, str]:
     """Return the width, height and mode (of DICOM, the photometric interpretation) of an image."""
     with _named(path):
-        if is_dicom(path):
-            tags = dicom_tags(path, ("Columns", "Rows", "PhotometricInterpretation"))
-            return tags.Columns, tags.Rows, tags.PhotometricInterpretation
-        with Image.open(readable(path)) as image:
-            return *image.size, image.mode
+        dicom = is_dicom(path)
+        with opened(path) as file:
+            if dicom:
+                tags = read_tags(file, ("Columns", "Rows", "PhotometricInterpretation"))
+                return tags.Columns, tags.Rows, tags.PhotometricInterpretation
+            with Image.open(BoundedFile(file, _MOST_READINGS, _MOST_HEADER), formats=_FORMATS) as image:
+                return *image.size, image.mode
 
 
-def dicom_tags(path, keywords):
+def dicom_tags(path: str, keywords: "Sequence[str]") -> "Dataset | None":
     """Return the header of a DICOM file as far as some keywords, or None for a file that is none."""
     with _named(path):
-        return read_tags(readable(path), keywords) if is_dicom(path) else None
+        if not is_dicom(path):
+            return None
+        with opened(path) as file:
+            return read_tags(file, keywords)
 
 
 @contextmanager
-def _named(path):
+def _named(path: str) -> Iterator[None]:
     """Turn what readers raise into an `UnreadableImage` that names the file."""
     try:
         yield
-    except (FileNotFoundError, ImportError, UnreadableImage):
+    except (FileNotFoundError, ImportError, UnreadableImage, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except Exception as error:
+    except BaseException as error:
         # Decoders raise many types (OSError, SyntaxError, ValueError, struct.error, zlib.error,
-        # DecompressionBombError, ...); for a reader of data sets they are all the same event.
+        # DecompressionBombError, ...); for a reader of data sets they are all the same event. A decoder that is
+        # written in Rust raises a PanicException, which is no Exception.
         raise UnreadableImage(
             f"{path!r} cannot be read as an image: {_cause(path, error)}. Replace the file or leave it out; "
             "murakit.check_mura lists every such file of a data set."
         ) from error
 
 
-def _refuse_bomb(image):
-    # Pillow raises above twice its limit only, and merely warns below that.
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        raise Image.DecompressionBombError(
-            f"{image.width} x {image.height} pixels exceed PIL.Image.MAX_IMAGE_PIXELS = {limit}"
-        )
-
-
-def _cause(path, error):
+def _cause(path: str, error: BaseException) -> str:
     try:
         if isdir(path):
             return "it is a folder"
@@ -213,31 +304,10 @@ def _cause(path, error):
         return str(error)
     if isinstance(error, UnidentifiedImageError):
         # Pillow's own words would name a file in memory, where it comes from an archive.
-        return "Pillow cannot identify its format"
+        kind = next((kind for start, kind in _STARTS if read_bytes(path, len(start)) == start), None)
+        if kind is None:
+            return "Pillow cannot identify its format as PNG, JPEG, TIFF, BMP or WebP"
+        return f"it is a damaged {kind}, or one of a kind that Pillow does not read (where it opens, save it as PNG)"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"it may be a decompression bomb ({error})"
     return f"{type(error).__name__}: {error}"
-
-
-def _to_gray(image):
-    if image.mode in _WIDE_MODES:
-        return Image.fromarray(_scale(np.asarray(image)))
-    if "transparency" in image.info:
-        image = image.convert("RGBA")
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
-        rgba = image.convert("RGBA")
-        black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, rgba).convert("RGB")
-    # Both convert() and a plain L file need the pixels: load here, so that truncation shows here.
-    image.load()
-    return image if image.mode == "L" else image.convert("L")
-
-
-def _scale(wide):
-    values = wide.astype(np.float64)
-    low, high = values.min(), values.max()
-    if not np.isfinite(low + high):
-        raise ValueError("it holds NaN or infinite values")
-    if high == low:
-        return np.zeros(values.shape, dtype=np.uint8)
-    return np.round((values - low) * 255.0 / (high - low)).astype(np.uint8)

@@ -1,14 +1,16 @@
-"""The file of a model: tensors in the safetensors format, and beside them one JSON text.
+"""The file of a model: tensors in the safetensors format, with a JSON text in the header.
 
-The text says what the tensors are for. A SHA-256 over both shows whether either was changed. Nothing here
-is a pickle, so that reading a stranger's file runs none of its code.
+The text describes the tensors. A SHA-256 of both shows whether either was changed. Nothing here is a pickle: reading
+a file from a stranger runs no code of theirs.
 """
 
 import hashlib
 import json
 import math
 import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +21,13 @@ from ..utils._validation import plain
 
 FORMAT = "murakit"
 
-# Raised when a reader of the present version would misread what is written from now on.
+# Raised with every change that the present version would misread.
 FORMAT_VERSION = 1
 
-# Longest header that is read: the patients of the largest data sets take a tenth of it.
+# Longest header that is read, in bytes; that of a model of the largest data sets takes a tenth of it.
 _MOST_HEADER = 16 * 2**20
 
-# How files begin that joblib, pickle and torch.save write.
+# The first bytes of files that joblib, pickle and torch.save write.
 _PICKLES = (b"\x80", b"PK\x03\x04", b"\x1f\x8b", b"\x78", b"BZh", b"\xfd7zXZ", b"\x04\x22\x4d\x18")
 
 
@@ -42,7 +44,7 @@ class ModelFile:
     text : str
         The JSON text of the header.
     digest : str
-        The SHA-256 that the header states.
+        The SHA-256 in the header.
 
     Attributes
     ----------
@@ -52,7 +54,7 @@ class ModelFile:
         The version of the format.
     """
 
-    def __init__(self, handle, text, digest):
+    def __init__(self, handle: safe_open, text: str, digest: str) -> None:
         self.handle = handle
         self.text = text
         self.digest = digest
@@ -61,7 +63,7 @@ class ModelFile:
             raise ModelFileError(_NO_MODEL)
         self.version = field(self.document, "format_version", int)
 
-    def tensors(self):
+    def tensors(self) -> dict[str, torch.Tensor]:
         """Return all tensors by name; raise where they or the text are not those that were written."""
         names = self.handle.keys()
         found = {name: self.handle.get_tensor(name) for name in names}
@@ -79,7 +81,7 @@ _NO_MODEL = (
 )
 
 
-def is_model(path):
+def is_model(path: str | os.PathLike) -> bool:
     """Tell whether a safetensors file says that it is a model of murakit."""
     try:
         with safe_open(path, framework="pt") as handle:
@@ -88,12 +90,12 @@ def is_model(path):
         return False
 
 
-def prefix_of(at):
+def prefix_of(at: int) -> str:
     """Return how the names of a file's tensors begin that belong to the model of a position."""
     return f"models.{at}."
 
 
-def single_model(file):
+def single_model(file: ModelFile) -> dict[str, Any]:
     """Return the record of the one model that a file holds; raise where there are several."""
     records = field(file.document, "models", list)
     if len(records) != 1:
@@ -104,7 +106,9 @@ def single_model(file):
     return records[0]
 
 
-def write_model(path, document, tensors):
+def write_model(
+    path: str | os.PathLike, document: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+) -> None:
     """Write a document and tensors, each copied in row-major order, as one file."""
     laid_out = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -118,8 +122,8 @@ def write_model(path, document, tensors):
 
 
 @contextmanager
-def opened(path):
-    """Open the file of a model; errors from within, and of reading, are told with its name.
+def opened(path: str | os.PathLike) -> Iterator[ModelFile]:
+    """Open the file of a model; errors, also those of the body of the `with`, name the file.
 
     Parameters
     ----------
@@ -152,7 +156,7 @@ def opened(path):
         ) from error
 
 
-def _check_start(path):
+def _check_start(path: str) -> None:
     """Refuse what is no safetensors file before anything large of it is read."""
     with open(path, "rb") as file:
         start = file.read(9)
@@ -175,8 +179,8 @@ def _check_start(path):
     )
 
 
-def _parsed(text):
-    def refuse(constant):
+def _parsed(text: str) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is no JSON")
 
     try:
@@ -188,7 +192,7 @@ def _parsed(text):
     return found
 
 
-def _digest(text, tensors):
+def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -199,7 +203,7 @@ def _digest(text, tensors):
 # -- what the text holds --------------------------------------------------------------------
 
 
-def field(record, name, *kinds):
+def field(record: Any, name: str, *kinds: type | None) -> Any:
     """Return an entry of a record that was read; raise where it is not there or of another type.
 
     Parameters
@@ -220,7 +224,7 @@ def field(record, name, *kinds):
     return value
 
 
-def known_patients(record):
+def known_patients(record: dict[str, Any]) -> dict[str, list | None]:
     """Return the patients of a model's record, ``train_patients`` and ``validation_patients``, each or None."""
     training = field(record, "training", dict)
     known = {name: field(training, name, list, None) for name in ("train_patients", "validation_patients")}
@@ -230,7 +234,7 @@ def known_patients(record):
     return known
 
 
-def encoded(value, where):
+def encoded(value: Any, where: str) -> Any:
     """Return a value as JSON holds it; `where` names it in errors.
 
     Floats keep all their digits. What JSON does not know (tuples, keys that are no text, NaN) becomes an object
@@ -257,7 +261,7 @@ def encoded(value, where):
     )
 
 
-def decoded(value):
+def decoded(value: Any) -> Any:
     """Return what `encoded` was given; arrays come back as lists."""
     if isinstance(value, list):
         return [decoded(part) for part in value]
