@@ -3,7 +3,7 @@
 from importlib import import_module
 
 from .cache import CacheWarning, cache_info, clear_cache
-from .datasets import check_disjoint, check_mura, load_mura, load_radiographs, make_mura
+from .datasets import check_disjoint, check_mura, check_radiographs, load_mura, load_radiographs, make_mura
 from .estimators import MuraClassifier, PerRegionClassifier, recipe, search_space
 from .evaluation import (
     audit_shortcuts,
@@ -37,6 +37,7 @@ __all__ = [
     "cache_info",
     "check_disjoint",
     "check_mura",
+    "check_radiographs",
     "clear_cache",
     "compare",
     "evaluate",

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
@@ -10,11 +11,15 @@ import pandas as pd
 from joblib import cpu_count
 from sklearn.utils import Bunch
 
+from ..io._filesystem import absolute, exists, join
 from ..io._images import UnreadableImage, read_image
 from ..utils._progress import progress_bar
-from ..utils._validation import check_identifiers
+from ..utils._validation import as_identifier, as_label, check_identifiers, plain
+from ._dicom_folders import folder_of, origins_below
+from ._paths import split_path
 from ._samples import as_samples
 from ._scan import Problem, find_layout, scan, summarise, unlabelled
+from ._tables import read_table
 
 
 def check_mura(root, *, n_jobs=None, verbose=1):
@@ -65,20 +70,185 @@ def check_mura(root, *, n_jobs=None, verbose=1):
     >>> len(check_mura(root, verbose=0))
     0
     """
-    layout = find_layout(root)
+    try:
+        layout = find_layout(root)
+    except ValueError:
+        # Who was told by the error of a radiograph to look here may have a folder of DICOM files.
+        if (folder := folder_of(root)) is not None and any(origins_below(folder)):
+            return check_radiographs(root, n_jobs=n_jobs, verbose=verbose)
+        raise
     studies, problems = scan(layout, layout.subsets)
     for subset in layout.subsets:
         problems += unlabelled([study for study in studies if study.subset == subset])
     problems += _shared_patients(studies)
-    problems += _image_problems(studies, n_jobs, verbose)
-    problems.sort(key=lambda problem: problem.problem)
+    images = [os.path.join(study.path, name) for study in studies for name in study.images]
+    patients = chain.from_iterable([study.patient] * len(study.images) for study in studies)
+    problems += _image_problems(images, list(patients), n_jobs, verbose)
     if verbose:
         print(_summary(layout, studies, problems))
+    return _as_frame(problems)
+
+
+def check_radiographs(
+    data: Bunch | pd.DataFrame | str | os.PathLike,
+    *,
+    path: str | None = None,
+    label: str | Mapping | pd.Series | None = None,
+    patient: str | None = None,
+    study: str | None = None,
+    region: str | None = None,
+    root: str | os.PathLike | None = None,
+    n_jobs: int | None = None,
+    verbose: int = 1,
+) -> pd.DataFrame:
+    """List every problem of radiographs of one's own: a table, a folder of DICOM files, or what was loaded.
+
+    Every image is decoded, and nothing is raised for what is wrong with a row. The problems are:
+
+    - "missing value", "missing file": a row without path, label or patient; a path that is not there;
+    - "unreadable image": truncated, damaged, or not an image;
+    - "duplicate image": pixel for pixel the image of another patient;
+    - "repeated file": one file in two rows; "contradicting rows": with two labels or two patients;
+    - "contradicting study": a study of two patients, or with two labels;
+    - of DICOM folders, "no pixels", "several frames", "no patient", and "repeated instance": the
+      SOPInstanceUID of another file.
+
+    Parameters
+    ----------
+    data : Bunch, DataFrame, str or os.PathLike
+        What `load_radiographs` or `load_mura` returned; a table or the path of a CSV; or a folder or ZIP
+        archive of DICOM files.
+    path, label, patient, study, region, root : optional
+        As for `load_radiographs`.
+    n_jobs : int, optional
+        Number of threads that read; by default, and for -1, one a core.
+    verbose : int, default=1
+        0 is silent; 1 shows a progress bar and prints a one-line summary.
+
+    Returns
+    -------
+    problems : DataFrame
+        Columns path, problem and detail, sorted by problem. Empty where all is well.
+
+    Raises
+    ------
+    FileNotFoundError, TypeError, ValueError
+        Where there is no such table or column.
+
+    See Also
+    --------
+    check_mura : The same for a data set in MURA's layout.
+    load_radiographs : Raises for the first problem of each kind.
+
+    References
+    ----------
+    Digital Imaging and Communications in Medicine (DICOM), PS3.3: SOPInstanceUID names one image.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from murakit import check_radiographs, load_mura, make_mura
+    >>> root = make_mura(tempfile.mkdtemp() + "/mura", n_patients=5, image_size=64, random_state=0)
+    >>> len(check_radiographs(load_mura(root), verbose=0))
+    0
+    """
+    columns = {"path": path, "label": label, "patient": patient, "study": study, "region": region}
+    problems: list[Problem] = []
+    if isinstance(data, Bunch):
+        rows = pd.DataFrame({"path": data.data, "patient": data.patients, "study": data.studies})
+        rows["label"] = None if data.target is None else data.target
+        problems += [Problem(*problem) for problem in data.problems.itertuples(index=False)]
+    elif (folder := folder_of(data)) is not None:
+        rows = _rows_of_folder(folder, problems)
+    else:
+        rows = _rows_of_table(data, root, columns, problems)
+    problems += _contradictions(rows)
+    kept = rows.drop_duplicates("path")
+    images = as_samples(kept["path"].to_numpy(dtype=object), missing_ok=True)
+    owners = kept["patient"].to_numpy(dtype=object)[images.row]
+    problems += _image_problems(list(images.path), list(owners), n_jobs, verbose)
+    if verbose:
+        found = summarise(problems) if problems else "no problems"
+        print(f"{len(rows):,} rows, {len(images):,} images: {found}")
+    return _as_frame(problems)
+
+
+def _rows_of_folder(folder, problems):
+    found, others = origins_below(folder)
+    problems += [Problem(*problem) for problem in others]
+    rows = [(path, origin.patient or None, origin.study or path, None) for path, origin in found.items()]
+    problems += [
+        Problem(path, "no patient", "its header has no PatientID")
+        for path, patient, *_ in rows
+        if not patient
+    ]
+    return pd.DataFrame(rows, columns=["path", "patient", "study", "label"], dtype=object)
+
+
+def _rows_of_table(table, root, columns, problems):
+    """Return the rows of a table that have a file; note the others."""
+    if columns["path"] is None:
+        raise ValueError("path=None: a table needs the name of its column of paths. Pass path=.")
+    named = [columns[name] for name in ("path", "patient", "study", "region")]
+    _, table, folder = read_table(table, root, columns["label"], named)
+    rows = []
+    for number, row in table.iterrows():
+        where = row[columns["path"]]
+        if pd.isna(where):
+            problems.append(Problem("", "missing value", f"row {number} (counted from 0) has no path"))
+            continue
+        file = absolute(join(folder, os.path.expanduser(os.fspath(where))))
+        if not exists(file):
+            problems.append(Problem(file, "missing file", f"row {number} (counted from 0) lists it"))
+            continue
+        said = split_path(file)
+        values = {"patient": said and said.patient, "study": (said and said.study) or file, "label": None}
+        for name in values:
+            if (column := columns[name]) is None:
+                continue
+            if pd.isna(row[column]) or as_identifier(row[column]) == "":
+                detail = f"row {number} (counted from 0) has no {name} in {column!r}"
+                problems.append(Problem(file, "missing value", detail))
+                values[name] = None
+            else:
+                values[name] = as_label(row[column]) if name == "label" else as_identifier(row[column])
+        rows.append((file, values["patient"], values["study"], values["label"]))
+    return pd.DataFrame(rows, columns=["path", "patient", "study", "label"], dtype=object)
+
+
+def _contradictions(rows):
+    """Return a problem for each row that repeats a file, and for what is said of one file or study twice over."""
+    problems, files, studies = [], {}, {}
+    for number, row in enumerate(rows.itertuples(index=False)):
+        other = files.setdefault(row.path, (number, row))
+        if other[0] != number:
+            said = _differences(other[1], row)
+            detail = f"in rows {other[0]} and {number}" + (f", with {said}" if said else "")
+            problems.append(Problem(row.path, "contradicting rows" if said else "repeated file", detail))
+        elif row.study is not None:
+            other = studies.setdefault(row.study, (number, row))
+            if said := _differences(other[1], row):
+                detail = f"study {row.study!r} in rows {other[0]} and {number}, with {said}"
+                problems.append(Problem(row.path, "contradicting study", detail))
+    return problems
+
+
+def _differences(one, other):
+    pairs = {"labels": (one.label, other.label), "patients": (one.patient, other.patient)}
+    return ", ".join(
+        f"the {name} {plain(a)!r} and {plain(b)!r}"
+        for name, (a, b) in pairs.items()
+        if a is not None and b is not None and a != b
+    )
+
+
+def _as_frame(problems):
+    problems = sorted(problems, key=lambda problem: problem.problem)
     return pd.DataFrame(problems, columns=["path", "problem", "detail"])
 
 
-def check_disjoint(a, b, *, groups_a=None, groups_b=None):
-    """Raise where two sets of samples share a patient.
+def check_disjoint(a, b, *, groups_a=None, groups_b=None, content=False, n_jobs=None, verbose=0):
+    """Raise where two sets of samples share a patient, or on request an image.
 
     Parameters
     ----------
@@ -86,11 +256,19 @@ def check_disjoint(a, b, *, groups_a=None, groups_b=None):
         What `load_mura` or `load_radiographs` returned, or paths in MURA's layout.
     groups_a, groups_b : array-like of shape (n,), optional
         The patients of `a` and `b`, where paths do not say them.
+    content : bool, default=False
+        Decode all images as well, and raise where two have the same pixels: one patient under two names.
+    n_jobs : int, optional
+        Number of threads that read, with ``content=True``; by default, and for -1, one a core.
+    verbose : int, default=0
+        1: a progress bar.
 
     Raises
     ------
     ValueError
-        Naming the patients on both sides; also where a patient cannot be told.
+        Naming the patients, or the images, on both sides; also where a patient is not known.
+    UnreadableImage
+        With ``content=True``, for a file that is no readable image.
 
     See Also
     --------
@@ -114,6 +292,23 @@ def check_disjoint(a, b, *, groups_a=None, groups_b=None):
             f"a and b share {len(shared)} patient{'s' if len(shared) > 1 else ''}: {named}. Split by "
             "patient, with PatientKFold or groups=."
         )
+    if content:
+        _check_content(a, b, n_jobs, verbose)
+
+
+def _check_content(a, b, n_jobs, verbose):
+    images = [as_samples(side.data if isinstance(side, Bunch) else side).path for side in (a, b)]
+    first = {}
+    for at, (digest, error) in enumerate(_digests(np.concatenate(images), n_jobs, verbose)):
+        if error is not None:
+            raise UnreadableImage(error)
+        if at < len(images[0]):
+            first.setdefault(digest, images[0][at])
+        elif digest in first:
+            raise ValueError(
+                f"a and b share an image, pixel for pixel: {first[digest]!r} and "
+                f"{images[1][at - len(images[0])]!r}. One patient may have two names; leave one of the two out, or give both patients the same name."
+            )
 
 
 def _patients(name, samples, groups):
@@ -136,10 +331,8 @@ def _shared_patients(studies):
     return [Problem(path, "patient in several subsets", detail) for path, detail in folders.items()]
 
 
-def _image_problems(studies, n_jobs, verbose):
+def _image_problems(images, patients, n_jobs, verbose):
     """Return the images that cannot be read, and those with the pixels of another patient's."""
-    images = [os.path.join(study.path, name) for study in studies for name in study.images]
-    patients = chain.from_iterable([study.patient] * len(study.images) for study in studies)
     problems, first = [], {}
     # The digests come first in zip: it asks them for one more at the end, and so completes the bar.
     for (digest, error), path, patient in zip(_digests(images, n_jobs, verbose), images, patients):

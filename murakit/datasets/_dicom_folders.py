@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import pandas as pd
@@ -42,10 +43,10 @@ def folder_columns(
             f"{', '.join(f'{name}=' for name in given)}: for a table, but {folder!r} is a folder, whose DICOM headers "
             "say patient, study and region. Leave it out, or pass a table that lists the files."
         )
-    found, problems = _origins(folder)
+    found, problems = origins_below(folder)
     if problems:
         warnings.warn(
-            f"{folder!r}: passed over {len(problems)} DICOM files without pixels; see the Bunch's `problems`.",
+            f"{folder!r}: {_summary(problems)}; see the Bunch's `problems`.",
             UserWarning,
             stacklevel=3,
         )
@@ -62,10 +63,13 @@ def folder_columns(
         "target": None if label is None else _labels(folder, found, label),
         "image": objects([basename(path) for path in found]),
     }
+    columns |= {
+        name: [origin.about[name] for origin in found.values()] for name in next(iter(found.values())).about
+    }
     return f"the folder {folder!r}", columns, problems
 
 
-def _origins(folder: str) -> tuple[dict[str, Origin], list[tuple[str, str, str]]]:
+def origins_below(folder: str) -> tuple[dict[str, Origin], list[tuple[str, str, str]]]:
     """Return the `Origin` of each radiograph below a folder by its path, and the problems."""
     found, problems = {}, []
     for path in _files_below(folder, set()):
@@ -73,12 +77,40 @@ def _origins(folder: str) -> tuple[dict[str, Origin], list[tuple[str, str, str]]
         origin = None if basename(path) == "DICOMDIR" else _origin(path)
         if origin is None:
             continue
-        if origin.has_pixels:
+        if origin.has_pixels and origin.n_frames > 1:
+            detail = f"{origin.n_frames} frames: a radiograph has one; left out. Export the frames one by one"
+            problems.append((path, "several frames", detail))
+        elif origin.has_pixels:
             found[path] = origin
         else:
             damaged = ": the file is damaged, fetch it anew" if origin.modality in _RADIOGRAPHY else ""
             problems.append((path, "no pixels", f"modality {origin.modality or 'not stated'}{damaged}"))
-    return found, problems
+    return found, problems + _repeated_instances(found)
+
+
+def _repeated_instances(found: dict[str, Origin]) -> list[tuple[str, str, str]]:
+    """Return a problem for each file with the SOPInstanceUID of another one: the same image, exported twice."""
+    first, problems = {}, []
+    for path, origin in found.items():
+        other = first.setdefault(origin.instance, path) if origin.instance else path
+        if other == path:
+            continue
+        if found[other].patient == origin.patient:
+            whose = "of the same patient"
+        else:
+            whose = f"there of patient {found[other].patient!r}, here of {origin.patient!r}: a split would not keep them apart"
+        problems.append((path, "repeated instance", f"has the SOPInstanceUID of {other!r}, {whose}"))
+    return problems
+
+
+def _summary(problems: list[tuple[str, str, str]]) -> str:
+    what = {
+        "no pixels": "passed over {} DICOM files without pixels",
+        "several frames": "passed over {} DICOM files of several frames",
+        "repeated instance": "{} DICOM files repeat an image",
+    }
+    counts = Counter(problem for _, problem, _ in problems)
+    return ", ".join(what[problem].format(count) for problem, count in counts.items())
 
 
 def _origin(path: str) -> Origin | None:

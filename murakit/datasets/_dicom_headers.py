@@ -1,14 +1,37 @@
 """Whose radiograph a DICOM file is, as its header says: patient, study and body part."""
 
+import datetime
 from typing import NamedTuple
 
 from ..io._filesystem import isdir
 from ..io._images import dicom_tags
+from ..utils._validation import as_identifier
 from ._paths import images_in, region_name
 
 UNKNOWN_REGION = "unknown"
 
-_KEYWORDS = ("PatientID", "StudyInstanceUID", "BodyPartExamined", "Modality", "Rows")
+_KEYWORDS = (
+    "PatientID",
+    "StudyInstanceUID",
+    "BodyPartExamined",
+    "Modality",
+    "Rows",
+    "SOPInstanceUID",
+    "NumberOfFrames",
+    "PatientSex",
+    "PatientAge",
+    "PatientBirthDate",
+    "ViewPosition",
+    "ImageLaterality",
+    "Laterality",
+    "Manufacturer",
+    "StationName",
+    "AcquisitionDate",
+    "StudyDate",
+)
+
+# Years in the units of an Age String (PS3.5 6.2).
+_YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 
 
 class Origin(NamedTuple):
@@ -19,6 +42,9 @@ class Origin(NamedTuple):
     region: str  # "hand", or "unknown" where it is not stated
     has_pixels: bool
     modality: str
+    instance: str  # SOPInstanceUID, "" where it is not stated
+    n_frames: int
+    about: dict  # sex, age and the like, as `metadata_of` names them; None where they are not stated
 
 
 def origin_of(path: str) -> Origin | None:
@@ -60,5 +86,43 @@ def _origin_of_file(path: str) -> Origin | None:
     tags = dicom_tags(path, _KEYWORDS)
     if tags is None:
         return None
-    patient, study, region, modality = (str(tags.get(keyword) or "").strip() for keyword in _KEYWORDS[:4])
-    return Origin(patient, study, region_name(region) or UNKNOWN_REGION, "Rows" in tags, modality)
+    text = {keyword: str(tags.get(keyword) or "").strip() for keyword in _KEYWORDS}
+    return Origin(
+        as_identifier(text["PatientID"]),
+        text["StudyInstanceUID"],
+        region_name(text["BodyPartExamined"]) or UNKNOWN_REGION,
+        "Rows" in tags,
+        text["Modality"],
+        text["SOPInstanceUID"],
+        int(text["NumberOfFrames"]) if text["NumberOfFrames"].isdecimal() else 1,
+        metadata_of(text),
+    )
+
+
+def metadata_of(text: dict[str, str]) -> dict:
+    """Return what the tags of a header, as text, say beside patient, study and body part."""
+    date = _date(text["AcquisitionDate"]) or _date(text["StudyDate"])
+    return {
+        "sex": text["PatientSex"] or None,
+        "age": _age(text["PatientAge"], text["PatientBirthDate"], date),
+        "view_position": text["ViewPosition"] or None,
+        "laterality": text["ImageLaterality"] or text["Laterality"] or None,
+        "manufacturer": text["Manufacturer"] or None,
+        "station": text["StationName"] or None,
+        "date": date,
+    }
+
+
+def _date(text):
+    try:
+        return datetime.datetime.strptime(text, "%Y%m%d") if text else None
+    except ValueError:
+        return None
+
+
+def _age(age, born, date):
+    """Return the age in years, or None where it is not stated."""
+    if len(age) > 1 and age[:-1].isdecimal() and age[-1] in _YEARS:
+        return int(age[:-1]) * _YEARS[age[-1]]
+    born = _date(born)
+    return None if born is None or date is None or date < born else (date - born).days / 365.25

@@ -1,5 +1,6 @@
 """Radiographs as arrays of paths: MURA, and tables of one's own."""
 
+import html
 import os
 import warnings
 from itertools import chain, repeat
@@ -9,7 +10,7 @@ import pandas as pd
 from sklearn.utils import Bunch
 
 from ._dicom_folders import folder_columns, folder_of
-from ._paths import LABEL_NAMES, objects, region_name
+from ._paths import LABEL_NAMES, SamplePath, objects, region_name
 from ._scan import examples, find_layout, regions_in, scan, summarise, unlabelled
 from ._tables import check_studies, table_columns
 
@@ -36,6 +37,38 @@ Radiographs of one's own
 
 {table}
 """
+
+
+class RadiographBunch(Bunch):
+    """What the loaders return: a Bunch that shows itself in a few lines instead of all its arrays."""
+
+    def __repr__(self):
+        return "\n".join([self._summary(), self._head().to_string(index=False)])
+
+    def _repr_html_(self):
+        return f"<p>{html.escape(self._summary())}</p>{self._head().to_html(index=False, border=0)}"
+
+    def _head(self):
+        shown = self.frame.head(3)
+        # The last names of a path say most; all of it would fill the screen.
+        return shown.assign(
+            path=[f"…{str(path)[-40:]}" if len(path) > 41 else path for path in shown["path"]]
+        )
+
+    def _summary(self):
+        if self.target is None:
+            labels = "unlabelled"
+        else:
+            values, counts = np.unique(self.target, return_counts=True)
+            named = {0: "normal", 1: "abnormal"} if self.target_names == list(LABEL_NAMES) else {}
+            shown = [f"{count:,} {named.get(value, value)}" for value, count in zip(values[:8], counts)]
+            labels = ", ".join(shown) + (", ..." if len(values) > 8 else "")
+        regions, counts = np.unique(self.regions.astype(str), return_counts=True)
+        regions = ", ".join(f"{name} {count:,}" for name, count in zip(regions[:8], counts))
+        lines = [f"Radiographs: {_counts(self)}", f"  labels: {labels}", f"  regions: {regions}"]
+        if len(self.problems):
+            lines.append(f"  problems: {len(self.problems):,}, see .problems")
+        return "\n".join(lines)
 
 
 def load_mura(
@@ -190,17 +223,17 @@ def load_radiographs(table, *, path=None, label=None, patient=None, study=None, 
     Parameters
     ----------
     table : str, os.PathLike or DataFrame
-        A CSV with a header, or a DataFrame; one row an image, or one a study folder. Identifiers
-        in a CSV are read as text, so that "007" stays "007". Or a folder, or a ZIP archive, of
+        A CSV with a header, or a DataFrame (of pandas, polars or pyarrow); one row an image, or one a
+        study folder. Identifiers in a CSV are read as text, so that "007" stays "007". Or a folder, or a ZIP archive, of
         DICOM files at any depth, whose headers say patient, study and body part; other files in
         it are passed over.
     path : str, optional
         Name of the column of paths, which a table must have. A path may lead into a ZIP archive:
         ``"films.zip!1/a.png"``.
     label : str, Mapping or Series, optional
-        Name of the column of labels, which a table must have: whole numbers, booleans or strings.
-        For a folder, the label by file (its path in the folder, with ``/``) or by StudyInstanceUID;
-        by default, no label is known.
+        Name of the column of labels: whole numbers, booleans or strings. For a folder, the label by
+        file (its path in the folder, with ``/``) or by StudyInstanceUID. By default, no label is known:
+        `target` is None, and the samples are for prediction.
     patient : str, optional
         Name of the column that says whose radiograph it is: what no split may tear apart. By
         default, the PatientID of DICOM files.
@@ -222,19 +255,24 @@ def load_radiographs(table, *, path=None, label=None, patient=None, study=None, 
         attributes of `load_mura`'s Bunch:
 
         data : ndarray of shape (n,), dtype object
-            Absolute paths, as ``str``.
+            Absolute paths, as ``str``; each carries its patient, study and region, so that rows of it can
+            be handed to whatever splits, fits or judges.
         target : ndarray of shape (n,), dtype int64 or object (str), or None
-            The labels; booleans as 0 and 1. None for a folder without labels.
+            The labels; booleans as 0 and 1. None without labels.
         target_names : list of str
             The labels that occur, sorted, as text.
         patients, studies, regions : ndarray of shape (n,), dtype object
-            As ``str``. Pass `patients` as ``groups=`` to whatever splits: a path that is not in
-            MURA's layout does not say its patient.
+            As ``str``. Pass `patients` as ``groups=`` where paths have been written to a file and read
+            again: then they no longer carry them.
         frame : DataFrame of n rows
-            Columns path, region, patient, study, target and image (the file name).
+            Columns path, region, patient, study, target and image (the file name), and the table's other
+            columns as they are (one of the same name with "table_" before it). Of a folder of DICOM
+            files, what headers say: sex, age (in years), view_position, laterality, manufacturer,
+            station, date; None where they do not.
         problems : DataFrame
             Columns path, problem, detail: DICOM files of a folder that hold no pixels, such as
-            reports; empty otherwise.
+            reports, or several frames, both left out; and files that repeat an image (the same
+            SOPInstanceUID). Empty otherwise.
         DESCR : str
             Counts by region.
 
@@ -291,8 +329,9 @@ def load_radiographs(table, *, path=None, label=None, patient=None, study=None, 
         problems = []
     check_studies(source, columns)
     target = columns["target"]
-    bunch = Bunch(
-        data=columns["path"],
+    carried = zip(columns["path"], columns["patient"], columns["study"], columns["region"])
+    bunch = RadiographBunch(
+        data=objects([SamplePath(*row) for row in carried]),
         target=target,
         target_names=[] if target is None else [str(value) for value in np.unique(target)],
         patients=columns["patient"],
@@ -387,7 +426,7 @@ def _bunch(frame, arrays, target):
             ends = objects([f"_{label}" for label in LABEL_NAMES])
             values = region + ends[abnormal.to_numpy()]
     frame.insert(6, "target", values if values is not None else pd.NA)
-    return Bunch(
+    return RadiographBunch(
         data=arrays["path"],
         target=values,
         target_names=names,

@@ -13,9 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..io._dicom import is_dicom
 from ..io._filesystem import (
     components,
     is_image_name,
+    isfile,
     join,
     names,
 )
@@ -26,13 +28,31 @@ MURA_REGIONS = ("elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wr
 
 LABEL_NAMES = ("normal", "abnormal")
 
-_STUDY = re.compile(r"study\d+(?:_(positive|negative))?", re.ASCII)
+_STUDY = re.compile(r"study\d+(?:_(positive|negative))?", re.ASCII | re.IGNORECASE)
 
-_PATIENT = re.compile(r"patient\d+", re.ASCII)
+_PATIENT = re.compile(r"patient\d+", re.ASCII | re.IGNORECASE)
 
 _LABELS = {"negative": 0, "positive": 1, None: -1}
 
 PATH_FORM = ".../XR_REGION/patientNNNNN/studyN[_positive|_negative][/imageN.png]"
+
+
+class SamplePath(str):
+    """A path that carries the patient, study and region of its sample, which it does not say itself.
+
+    `load_radiographs` returns them, so that whatever hands rows of `data` on (cross-validation, searches, calibration)
+    hands on whose they are. It is text like any other path; written to a file it becomes one.
+    """
+
+    __slots__ = ("patient", "region", "study")
+
+    def __new__(cls, path, patient=None, study=None, region=None):
+        self = super().__new__(cls, path)
+        self.patient, self.study, self.region = patient, study, region
+        return self
+
+    def __reduce__(self):
+        return SamplePath, (str(self), self.patient, self.study, self.region)
 
 
 class PathParts(NamedTuple):
@@ -70,6 +90,9 @@ def as_paths(X, name="X"):
         values = X.to_numpy(dtype=object, copy=True)
     elif isinstance(X, np.ndarray):
         values = X.astype(object)
+    elif hasattr(X, "to_numpy"):
+        # A column or table of polars, or a column of pyarrow.
+        values = np.asarray(X.to_numpy(), dtype=object)
     elif isinstance(X, Iterable):
         # Filled by hand: NumPy would make a 2-D array of a list of equal-length sequences.
         rows = list(X)
@@ -87,7 +110,7 @@ def as_paths(X, name="X"):
             "Select the column of paths."
         )
     for row, value in enumerate(values):
-        if type(value) is str and value:
+        if type(value) in (str, SamplePath) and value:
             continue
         if isinstance(value, (str, os.PathLike)) and os.fspath(value):
             values[row] = str(os.fspath(value))
@@ -115,7 +138,7 @@ def split_path(path):
 
 def is_region_name(name):
     """Tell whether a folder name is a region's, such as ``XR_WRIST``."""
-    return name.startswith(REGION_PREFIX) and len(name) > len(REGION_PREFIX)
+    return name.upper().startswith(REGION_PREFIX) and len(name) > len(REGION_PREFIX)
 
 
 def is_patient_name(name):
@@ -128,7 +151,7 @@ def is_patient_name(name):
 def study_label(name):
     """Return the label that a study folder's name says: 0, 1, -1 (not said), or None (no study)."""
     study = _STUDY.fullmatch(name)
-    return None if study is None else _LABELS[study.group(1)]
+    return None if study is None else _LABELS[study[1] and study[1].lower()]
 
 
 def objects(values):
@@ -160,7 +183,27 @@ def image_names(listed):
 
 def images_in(folder):
     """Return the paths of the images in a study folder, in natural order."""
-    return [join(folder, name) for name in image_names(tuple(names(folder)))]
+    return [join(folder, name) for name in images_among(folder, tuple(names(folder)))]
+
+
+def images_among(folder, listed):
+    """Return which names of a folder are images', in natural order: by their suffix, or DICOM by how they begin."""
+    known = image_names(listed)
+    if len(known) == len(listed):
+        return known
+    # Scanners write DICOM files without a suffix, such as IM000001; a view must not be lost for its name.
+    others = [name for name in set(listed).difference(known) if _may_be_dicom(folder, name)]
+    return tuple(sorted((*known, *others), key=natural_key)) if others else known
+
+
+def _may_be_dicom(folder, name):
+    path = join(folder, name)
+    if name.startswith(".") or name.upper() == "DICOMDIR" or not isfile(path):
+        return False
+    try:
+        return is_dicom(path)
+    except OSError:
+        return False
 
 
 @lru_cache(maxsize=4096)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..io._filesystem import IMAGE_SUFFIXES, absolute, basename, is_image_name, isdir, isfile
 from ..utils._validation import check_identifiers, plain
-from ._paths import PATH_FORM, as_paths, images_in, objects, split_path
+from ._paths import PATH_FORM, SamplePath, as_paths, images_in, objects, split_path
 
 # The columns that say what an image belongs to.
 _COLUMNS = ("patient", "study", "region")
@@ -110,7 +110,7 @@ def as_samples(
     X : array-like of shape (n,) or (n, 1), or SampleTable
         Paths of images or study folders. A table is returned as it is.
     patients, studies, regions : array-like of shape (n,), default=None
-        Of each sample. None: what its path says, in MURA's layout.
+        Of each sample. None: what `load_radiographs` has put beside its path, or what the path says in MURA's layout.
     list_folders : bool, default=True
         Replace study folders by their images. False: no file is looked at, and each sample is a row.
     missing_ok : bool, default=False
@@ -132,7 +132,7 @@ def as_samples(
     if isinstance(X, SampleTable):
         return X
     paths = as_paths(X, name)
-    parts = [split_path(path) for path in paths]
+    parts = [path if isinstance(path, SamplePath) else split_path(path) for path in paths]
     columns = {}
     given = {
         "patient": (patients, patients_name),

@@ -15,6 +15,7 @@ from ..io._filesystem import (
     dirname,
     exists,
     folders,
+    is_image_name,
     isdir,
     isfile,
     join,
@@ -22,7 +23,7 @@ from ..io._filesystem import (
     read_bytes,
 )
 from ._paths import (
-    image_names,
+    images_among,
     is_patient_name,
     is_region_name,
     natural_key,
@@ -144,7 +145,8 @@ def scan(layout, subsets, regions=None):
     """
     studies, problems = [], []
     for subset in sorted(subsets):
-        found = _studies(layout, subset, regions)
+        found, strange = _studies(layout, subset, regions)
+        problems.extend(strange)
         problems.extend(
             Problem(study.path, "empty study", "no image in the folder")
             for study in found
@@ -233,8 +235,8 @@ def _names(folder):
         return None
 
 
-def _patients(folder):
-    names = sorted(filter(is_patient_name, _names(folder) or ()))
+def _patients(listed):
+    names = sorted(filter(is_patient_name, listed))
     if len({len(name) for name in names}) > 1:
         names.sort(key=natural_key)
     # Of one length they are in natural order already: only their digits differ.
@@ -242,23 +244,61 @@ def _patients(folder):
 
 
 def _studies(layout, subset, regions):
+    """Return the studies of a subset, and a problem for each folder or file that holds images and is none."""
     base = join(layout.data, subset)
     studies = []
-    for folder in sorted(_regions(base), key=region_name):
+    listed = [basename(child) for child in _folders(base)]
+    problems = _strangers(base, [name for name in listed if not is_region_name(name)], "XR_REGION")
+    for folder in sorted(filter(is_region_name, listed), key=region_name):
         region = region_name(folder)
         if regions is not None and region not in regions:
             continue
-        for patient in _patients(join(base, folder)):
+        patients = _names(join(base, folder)) or ()
+        problems += _strangers(
+            join(base, folder), [n for n in patients if not is_patient_name(n)], "patientNNNNN"
+        )
+        for patient in _patients(patients):
             patient_folder = f"{base}{os.sep}{folder}{os.sep}{patient}"
-            for study in study_names(_names(patient_folder) or ()):
+            inside = _names(patient_folder) or ()
+            found = study_names(inside)
+            if len(found) < len(inside):
+                others = [name for name in inside if name not in found]
+                problems += _strangers(patient_folder, others, "studyN_positive")
+            for study in found:
                 path = f"{patient_folder}{os.sep}{study}"
                 files = _names(path)
                 if files is not None:
                     key = f"{folder}/{patient}/{study}"
-                    studies.append(
-                        Study(subset, region, patient, key, study_label(study), path, image_names(files))
-                    )
-    return studies
+                    images = images_among(path, files)
+                    studies.append(Study(subset, region, patient, key, study_label(study), path, images))
+    return studies, problems
+
+
+def _strangers(folder, listed, form):
+    """Return a problem for each name that is not of the layout but holds images, which would be lost."""
+    problems = []
+    for name in sorted(listed, key=natural_key):
+        path = join(folder, name)
+        # Hidden folders, those of macOS and of network drives.
+        if name.startswith((".", "_", "@")):
+            continue
+        if is_image_name(name) and isfile(path):
+            detail = "an image that is in no folder of a study"
+        elif isdir(path) and _holds_images(path):
+            detail = f"holds images, but its name is not of the form {form}"
+        else:
+            continue
+        problems.append(Problem(path, "outside of the layout", detail))
+    return problems
+
+
+def _holds_images(folder, depth=3):
+    inside = [name for name in _names(folder) or () if not name.startswith((".", "_", "@"))]
+    if any(map(is_image_name, inside)):
+        return True
+    return depth > 1 and any(
+        _holds_images(path, depth - 1) for name in inside if isdir(path := join(folder, name))
+    )
 
 
 # CSVs

@@ -13,9 +13,8 @@ from ._paths import objects, region_name, split_path
 
 def table_columns(table, *, path, label, patient, study, region, root):
     """Return what to call a table, and the columns that `load_radiographs` makes of it."""
-    for name, column in (("path", path), ("label", label)):
-        if column is None:
-            raise ValueError(f"{name}=None: a table needs the name of its column of {name}s. Pass {name}=.")
+    if path is None:
+        raise ValueError("path=None: a table needs the name of its column of paths. Pass path=.")
     source, rows, folder = read_table(table, root, label, [path, patient, study, region])
     data = resolve_paths(source, rows, path, folder)
     parts = [split_path(name) for name in data]
@@ -47,9 +46,16 @@ def table_columns(table, *, path, label, patient, study, region, root):
             else objects([_stated(source, *row) for row in zip(range(len(data)), origins, data)])
         ),
         "study": objects(studies),
-        "target": labels(source, rows, label),
+        "target": None if label is None else labels(source, rows, label),
         "image": objects([basename(name) for name in data]),
-    }
+    } | _other_columns(rows, {path, label, patient, study, region})
+
+
+def _other_columns(rows, used):
+    """Return the columns that were not asked for; where the Bunch has one of that name, with "table_" before."""
+    own = ("path", "region", "patient", "study", "target", "image")
+    others = [name for name in rows.columns if name not in used]
+    return {f"table_{name}" if name in own else name: rows[name].array for name in others}
 
 
 def _stated(source, row, origin, path):
@@ -61,8 +67,21 @@ def _stated(source, row, origin, path):
     return patient_of(origin, path)
 
 
+def as_pandas(table):
+    """Return tables of polars and pyarrow as a DataFrame of pandas; anything else as it is."""
+    package = type(table).__module__.partition(".")[0]
+    if package == "polars" and hasattr(table, "collect"):
+        table = table.collect()
+    if package == "polars" and hasattr(table, "to_dict"):
+        return pd.DataFrame(table.to_dict(as_series=False))
+    if package == "pyarrow" and hasattr(table, "to_pydict"):
+        return pd.DataFrame(table.to_pydict())
+    return table
+
+
 def read_table(table, root, label, columns):
     """Return what to call the table, its rows, and the folder its paths are relative to."""
+    table = as_pandas(table)
     if isinstance(table, pd.DataFrame):
         source, rows, folder = "the table", table.reset_index(drop=True), os.curdir
     elif isinstance(table, (str, os.PathLike)):
@@ -80,7 +99,10 @@ def read_table(table, root, label, columns):
                 f"{source} cannot be read as a CSV: {error}. Read it with pandas and pass the DataFrame."
             ) from error
     else:
-        raise TypeError(f"table must be the path of a CSV or a DataFrame, got {type(table).__name__}.")
+        raise TypeError(
+            f"table must be the path of a CSV, a folder of DICOM files, or a DataFrame of pandas, polars or "
+            f"pyarrow, got {type(table).__qualname__} of {type(table).__module__}. Make a DataFrame of it."
+        )
     if not len(rows.columns):
         raise ValueError(f"{source} has no columns: there is nothing to load.")
     missing = [name for name in [label, *columns] if name is not None and name not in rows.columns]

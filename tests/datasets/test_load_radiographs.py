@@ -51,7 +51,7 @@ def test_the_bunch_is_that_of_load_mura(csv, tmp_path):
     assert mine.studies.tolist() == ["e1", "e2", "e3"]
     assert mine.regions.tolist() == ["hand", "wrist", "knee"]
     for name in ("data", "patients", "studies", "regions"):
-        assert mine[name].dtype == object and all(type(value) is str for value in mine[name])
+        assert mine[name].dtype == object and all(isinstance(value, str) for value in mine[name])
     assert list(mine.frame.columns) == ["path", "region", "patient", "study", "target", "image"]
     assert mine.frame["path"].tolist() == mine.data.tolist()
     assert mine.frame["image"].tolist() == ["c.png", "a.png", "b.png"]

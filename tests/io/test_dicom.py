@@ -436,7 +436,8 @@ def test_a_folder_says_patients_studies_and_regions(export):
     assert films.studies.tolist() == [f"1.2.{number}" for number in range(12)]
     assert set(films.regions) == {"hand"}
     assert films.target is None and films.target_names == [] and films.frame["target"].isna().all()
-    assert list(films.frame.columns) == ["path", "region", "patient", "study", "target", "image"]
+    about = ["sex", "age", "view_position", "laterality", "manufacturer", "station", "date"]
+    assert list(films.frame.columns) == ["path", "region", "patient", "study", "target", "image", *about]
     assert films.problems.empty and "12 samples, 12 studies, 12 patients" in films.DESCR
     assert "unlabelled" in films.DESCR
 
@@ -558,8 +559,8 @@ def test_a_table_of_other_files_needs_patients(export):
         load_radiographs(table, path="file", label="fracture", root=export)
     with pytest.raises(ValueError, match="path=None"):
         load_radiographs(table, label="fracture", patient="file")
-    with pytest.raises(ValueError, match="label=None"):
-        load_radiographs(table, path="file", root=export)
+    unlabelled = load_radiographs(table, path="file", patient="fracture", root=export)
+    assert unlabelled.target is None and unlabelled.target_names == []
 
 
 def test_a_listed_folder_of_two_patients_is_refused(export):
