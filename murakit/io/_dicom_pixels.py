@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import NDArray
 
-from ._jpeg import decoded_jpeg, refuse_many_scans
+from ._jpeg import refuse_damaged, refuse_many_scans
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -51,32 +51,45 @@ def _check_stream(ds: "Dataset") -> None:
     from pydicom.encaps import get_frame
     from pydicom.uid import RLELossless
 
-    frame, syntax = get_frame(ds.PixelData, 0, number_of_frames=1), ds.file_meta.TransferSyntaxUID
-    if syntax == RLELossless:
+    if ds.file_meta.TransferSyntaxUID == RLELossless:
         return
-    size = _size_in(frame)
-    if size is not None and size != (ds.Columns, ds.Rows):
-        # The decoder would make room for what the stream says.
-        raise ValueError(
-            f"its pixels are {size[0]} x {size[1]} in the compressed stream and {ds.Columns} x {ds.Rows} in the header"
+    frame = get_frame(ds.PixelData, 0, number_of_frames=1)
+    # JPEG, JPEG-LS and JPEG 2000 end in the same two bytes; one more may fill up to an even number.
+    if not frame.rstrip(b"\0\xff").endswith(b"\xff\xd9"):
+        raise ValueError("its compressed pixels are truncated: their end marker is missing")
+    if (at := frame.find(_SOC_SIZ, 0, _BEGINNING)) >= 0:
+        right, bottom, left, top = (
+            int.from_bytes(frame[at + start : at + start + 4], "big") for start in (8, 12, 16, 20)
         )
-    if _SOC_SIZ in frame[:_BEGINNING] and size[0] * size[1] > _MOST_J2K:
+        width, height = right - left, bottom - top
+        _refuse_other_size(ds, width, height)
+        if width * height > _MOST_J2K:
+            raise ValueError(
+                f"it is JPEG 2000 of more than {_MOST_J2K:,} pixels, which take long to decode: write it uncompressed"
+            )
+    elif (found := _frame_header(frame)) is not None:
+        marker, at = found
+        height, width = (int.from_bytes(frame[at + start : at + start + 2], "big") for start in (5, 7))
+        _refuse_other_size(ds, width, height)
+        refuse_many_scans(frame, width, height)
+        if marker in _CHECKED and ds.BitsAllocated == 8:
+            # pydicom's decoders show a stream that ends early as one that is half grey.
+            refuse_damaged(frame, "GRAY" if ds.SamplesPerPixel == 1 else "RGB")
+
+
+def _refuse_other_size(ds: "Dataset", width: int, height: int) -> None:
+    # A decoder would make room for what the stream says.
+    if (width, height) != (ds.Columns, ds.Rows):
         raise ValueError(
-            f"it is JPEG 2000 of more than {_MOST_J2K:,} pixels, which take too long to decode: write it uncompressed"
+            f"its pixels are {width} x {height} in the compressed stream and {ds.Columns} x {ds.Rows} in the header"
         )
-    if frame[:2] != b"\xff\xd8" or size is None:
-        return
-    refuse_many_scans(frame, *size)
-    if _is_dct(frame) and ds.BitsAllocated == 8:
-        # pydicom's decoders show a stream that ends early as one that is half grey.
-        decoded_jpeg(frame, "GRAY" if ds.SamplesPerPixel == 1 else "RGB")
 
 
 # Frame headers: SOF0 to SOF15 without DHT, JPG and DAC, and SOF55 of JPEG-LS.
 _FRAME_HEADERS = (set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}) | {0xF7}
 
-# Baseline, extended and progressive: what is 8-bit and not lossless.
-_DCT = {0xC0, 0xC1, 0xC2}
+# Baseline, extended, progressive and lossless: those that libjpeg-turbo decodes.
+_CHECKED = {0xC0, 0xC1, 0xC2, 0xC3}
 
 _SOC_SIZ = b"\xff\x4f\xff\x51"
 
@@ -85,24 +98,6 @@ _BEGINNING = 4096
 
 # OpenJPEG decodes some ten million pixels a second.
 _MOST_J2K = 2**26
-
-
-def _size_in(frame: bytes) -> tuple[int, int] | None:
-    """Return the width and height that a JPEG, JPEG-LS or JPEG 2000 stream states."""
-    if (at := frame.find(_SOC_SIZ, 0, _BEGINNING)) >= 0:
-        right, bottom, left, top = (
-            int.from_bytes(frame[at + start : at + start + 4], "big") for start in (8, 12, 16, 20)
-        )
-        return right - left, bottom - top
-    if (found := _frame_header(frame)) is None:
-        return None
-    _, at = found
-    return int.from_bytes(frame[at + 7 : at + 9], "big"), int.from_bytes(frame[at + 5 : at + 7], "big")
-
-
-def _is_dct(frame: bytes) -> bool:
-    found = _frame_header(frame)
-    return found is not None and found[0] in _DCT
 
 
 def _frame_header(frame: bytes) -> tuple[int, int] | None:

@@ -88,6 +88,11 @@ def ends_of(values: NDArray, transform: Callable[[NDArray], NDArray]) -> tuple[f
     return min(low for low, _ in ends), max(high for _, high in ends)
 
 
+def orientation_of(image: Image.Image) -> int | None:
+    """Return the EXIF orientation that an image has yet to be turned by."""
+    return image.getexif().get(0x0112)
+
+
 def refuse_bomb(width: int, height: int, max_pixels: int | None) -> None:
     """Raise for more pixels than are read; Pillow does so above twice its limit, and merely warns below."""
     if max_pixels is None:

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from ._bounded import BoundedFile
 from ._dicom import is_dicom, read_dicom, read_tags
 from ._filesystem import isdir, isfile, opened, read_bytes, size
-from ._gray import refuse_bomb, to_gray
+from ._gray import orientation_of, refuse_bomb, to_gray
 from ._jpeg import read_jpeg
 from ._pillow import refusing_truncated
 from ._png import MAGIC as PNG_MAGIC
@@ -228,18 +228,18 @@ def _decoded(file: BinaryIO) -> tuple[Image.Image, int | None, bool]:
         if image.format == "WEBP" and image.width * image.height > _MOST_WEBP:
             raise ValueError(f"it is a WebP of more than {_MOST_WEBP:,} pixels: write it as PNG")
         if image.format in _JPEGS:
-            orientation = _orientation(image)
+            orientation = orientation_of(image)
             return read_jpeg(_all_of(file), image), orientation, False
         n_bytes = file.seek(0, os.SEEK_END)
         bounded.allow(2**32, _MOST_BYTES + 2 * n_bytes)
         with refusing_truncated():
             if is_wide_colour(image):
-                return wide_gray(file, image), _orientation(image), False
+                return *wide_gray(file, image), False
             image.load()
         # PhotometricInterpretation 0, WhiteIsZero: Pillow turns 8 bits by itself and wider values not.
         negative = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0
         # Only now: loading a TIFF turns it.
-        return image, _orientation(image), negative
+        return image, orientation_of(image), negative
 
 
 def _all_of(file: BinaryIO) -> bytes:
@@ -249,10 +249,6 @@ def _all_of(file: BinaryIO) -> bytes:
         )
     file.seek(0)
     return file.read()
-
-
-def _orientation(image: Image.Image) -> int | None:
-    return image.getexif().get(0x0112)
 
 
 def read_header(path: str) -> tuple[int, int, str]:

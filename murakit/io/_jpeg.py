@@ -11,6 +11,9 @@ from PIL import Image
 
 _COLOURS = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 
+# Parts of what libjpeg-turbo says of streams that it does not decode.
+_NOT_DAMAGE = ("Unsupported", "Could not determine subsampling", "not implemented")
+
 # Each scan of a progressive JPEG costs a pass over all of its pixels. Encoders make about ten; libjpeg-turbo's own
 # fuzzing stops at 500. With that many pixels in all of the scans, decoding takes some seconds.
 _MOST_SCANNED = 2**31
@@ -47,6 +50,15 @@ def read_jpeg(data: bytes, header: Image.Image) -> Image.Image:
 def decoded_jpeg(data: bytes, colours: str) -> NDArray[np.uint8]:
     """Return the pixels of an 8-bit JPEG stream; raise a ValueError where libjpeg would only warn."""
     return simplejpeg.decode_jpeg(data, colours)
+
+
+def refuse_damaged(data: bytes, colours: str) -> None:
+    """Raise for an 8-bit JPEG stream that is damaged; what libjpeg-turbo does not decode is left to other decoders."""
+    try:
+        decoded_jpeg(data, colours)
+    except ValueError as error:
+        if not any(words in str(error) for words in _NOT_DAMAGE):
+            raise
 
 
 def refuse_many_scans(data: bytes, width: int, height: int) -> None:

@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 
-from ._gray import refuse_bomb
+from ._gray import orientation_of, refuse_bomb
 from ._wide import wide_gray
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -93,13 +93,9 @@ def read_png(file: BinaryIO, max_pixels: int | None) -> tuple[Image.Image, int |
     sound.seek(0)
     with Image.open(sound, formats=("PNG",)) as image:
         if wide_colour:
-            return wide_gray(sound, image), _orientation(image)
+            return wide_gray(sound, image)
         image.load()
-        return image, _orientation(image)
-
-
-def _orientation(image: Image.Image) -> int | None:
-    return image.getexif().get(0x0112)
+        return image, orientation_of(image)
 
 
 def _checked(file: BinaryIO, max_pixels: int | None) -> tuple[_Header, BinaryIO]:

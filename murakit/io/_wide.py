@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ._gray import WIDE_MODES, pieces
+from ._gray import WIDE_MODES, orientation_of, pieces
 
 _OTHER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
@@ -34,8 +34,8 @@ def is_wide_colour(image: Image.Image) -> bool:
     )
 
 
-def wide_gray(file: BinaryIO, image: Image.Image) -> Image.Image:
-    """Return the luminance of 16-bit colour over black, as 16-bit grey.
+def wide_gray(file: BinaryIO, image: Image.Image) -> tuple[Image.Image, int | None]:
+    """Return the luminance of 16-bit colour over black, as 16-bit grey, and its EXIF orientation.
 
     Parameters
     ----------
@@ -63,11 +63,13 @@ def wide_gray(file: BinaryIO, image: Image.Image) -> Image.Image:
         parts = (_unpacked(file, image.format, "RGBA"),)
     else:
         parts = tuple(_unpacked(file, image.format, f"{mode};16{end}") for end in (order, _OTHER[order]))
-    gray = np.empty((image.height, image.width), dtype=np.uint16)
-    for left, top, right, bottom in pieces(*image.size):
+    # Of a part, and not of the image: loading a TIFF turns it.
+    width, height = parts[0].size
+    gray = np.empty((height, width), dtype=np.uint16)
+    for left, top, right, bottom in pieces(width, height):
         samples = [np.asarray(part.crop((left, top, right, bottom))) for part in parts]
         gray[top:bottom, left:right] = _piece(mode, *samples, key=key)
-    return Image.fromarray(gray)
+    return Image.fromarray(gray), orientation_of(parts[0])
 
 
 def _raw_mode(image: Image.Image) -> str:

@@ -12,7 +12,7 @@ from helpers import encoded, film
 from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
 from pydicom.uid import (
@@ -318,8 +318,22 @@ def test_a_jpeg_in_dicom_that_lost_its_end_or_middle_is_found(tmp_path):
     np.testing.assert_array_equal(read_image(whole), scaled(pixels, pixels.min(), pixels.max()))
     for broken in (stream[:half] + b"\xff\xd9", stream[:half] + stream[half + half // 4 :], stream[:half]):
         path = saved(tmp_path, encapsulated(broken, FILM.shape, JPEGBaseline8Bit))
-        with pytest.raises(UnreadableImage, match="JPEG"):
+        with pytest.raises(UnreadableImage, match="JPEG|end marker is missing"):
             read_image(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["JPGLosslessP14SV1_1s_1f_8b.dcm", "RG3_J2KI.dcm", "RG1_J2KR.dcm", "JPEGLSNearLossless_16.dcm"]
+)
+def test_a_real_stream_that_lost_its_second_half_is_found(tmp_path, name):
+    ds = pydicom.dcmread(get_testdata_file(name, download=False))
+    assert read_image(ds.filename).std() > 10
+    stream = get_frame(ds.PixelData, 0, number_of_frames=1)
+    half = len(stream) // 4 * 2
+    for broken in (stream[:half] + b"\xff\xd9", stream[:half], stream[:half] + bytes(len(stream) - half)):
+        ds.PixelData = encapsulate([broken])
+        with pytest.raises(UnreadableImage):
+            read_image(saved(tmp_path, ds))
 
 
 @pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEG2000Lossless])

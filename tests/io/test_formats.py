@@ -42,7 +42,7 @@ def png16(path, pixels, colour, *chunks):
     return path
 
 
-def tiff16(path, pixels, photometric, *, order="<", planar=False, packed=False, extra=()):
+def tiff16(path, pixels, photometric, *, order="<", planar=False, packed=False, extra=(), orientation=1):
     """Write a TIFF of 16 bits, of which Pillow writes the plainest alone."""
     height, width, *samples = pixels.shape
     n_samples = samples[0] if samples else 1
@@ -56,6 +56,7 @@ def tiff16(path, pixels, photometric, *, order="<", planar=False, packed=False, 
         259: ("H", [8 if packed else 1]),
         262: ("H", [photometric]),
         273: ("I", [0] * len(strips)),
+        274: ("H", [orientation]),
         277: ("H", [n_samples]),
         278: ("I", [height]),
         279: ("I", [len(strip) for strip in strips]),
@@ -196,6 +197,17 @@ def test_the_orientation_of_tiff_is_applied_once(tmp_path, compression, dtype):
         with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
             archive.write(path, "a.tif")
         np.testing.assert_array_equal(read_image(f"{tmp_path}/a.zip!a.tif"), turned(expected))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_orientation_of_16_bit_colour_is_applied_once(tmp_path, packed):
+    for orientation, turned in enumerate(TURNS, 1):
+        colour = np.stack([TWELVE] * 3, axis=-1)
+        path = tiff16(tmp_path / "a.tif", colour, 2, packed=packed, orientation=orientation)
+        np.testing.assert_array_equal(read_image(path), turned(scaled(TWELVE)))
+        exif = struct.pack("<2sHIHHHII", b"II", 42, 8, 1, 274, 3, 1, orientation) + bytes(4)
+        path = png16(tmp_path / "a.png", colour, 2, (b"eXIf", exif))
+        np.testing.assert_array_equal(read_image(path), turned(scaled(TWELVE)))
 
 
 # -- pieces ---------------------------------------------------------------------------------------------
