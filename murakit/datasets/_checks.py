@@ -306,8 +306,8 @@ def _check_content(a, b, n_jobs, verbose):
             first.setdefault(digest, images[0][at])
         elif digest in first:
             raise ValueError(
-                f"a and b share an image, pixel for pixel: {first[digest]!r} and "
-                f"{images[1][at - len(images[0])]!r}. One patient may have two names; leave one of the two out, or give both patients the same name."
+                f"a and b share an image, pixel for pixel: {first[digest]!r} and {images[1][at - len(images[0])]!r}. "
+                "One patient may have two names; leave one of the two out, or give both patients the same name."
             )
 
 

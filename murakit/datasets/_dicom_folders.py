@@ -98,7 +98,7 @@ def _repeated_instances(found: dict[str, Origin]) -> list[tuple[str, str, str]]:
         if found[other].patient == origin.patient:
             whose = "of the same patient"
         else:
-            whose = f"there of patient {found[other].patient!r}, here of {origin.patient!r}: a split would not keep them apart"
+            whose = f"there of patient {found[other].patient!r}, here of {origin.patient!r}: a split would part them"
         problems.append((path, "repeated instance", f"has the SOPInstanceUID of {other!r}, {whose}"))
     return problems
 

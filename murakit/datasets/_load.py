@@ -224,9 +224,9 @@ def load_radiographs(table, *, path=None, label=None, patient=None, study=None, 
     ----------
     table : str, os.PathLike or DataFrame
         A CSV with a header, or a DataFrame (of pandas, polars or pyarrow); one row an image, or one a
-        study folder. Identifiers in a CSV are read as text, so that "007" stays "007". Or a folder, or a ZIP archive, of
-        DICOM files at any depth, whose headers say patient, study and body part; other files in
-        it are passed over.
+        study folder. Identifiers in a CSV are read as text, so that "007" stays "007". Or a folder, or a
+        ZIP archive, of DICOM files at any depth, whose headers say patient, study and body part; other
+        files in it are passed over.
     path : str, optional
         Name of the column of paths, which a table must have. A path may lead into a ZIP archive:
         ``"films.zip!1/a.png"``.

@@ -21,6 +21,7 @@ from ..io._filesystem import (
     join,
     names,
 )
+from ..utils._validation import as_numpy
 
 REGION_PREFIX = "XR_"
 
@@ -85,14 +86,12 @@ def as_paths(X, name="X"):
         raise ValueError(
             f"{name} is a {type(X).__name__} of {', '.join(map(repr, X))}; pass its paths, {name}.data."
         )
+    X = as_numpy(X)
     if isinstance(X, (pd.DataFrame, pd.Series)):
         # Copied: pandas hands out a read-only view, and the values are normalised in place below.
         values = X.to_numpy(dtype=object, copy=True)
     elif isinstance(X, np.ndarray):
         values = X.astype(object)
-    elif hasattr(X, "to_numpy"):
-        # A column or table of polars, or a column of pyarrow.
-        values = np.asarray(X.to_numpy(), dtype=object)
     elif isinstance(X, Iterable):
         # Filled by hand: NumPy would make a 2-D array of a list of equal-length sequences.
         rows = list(X)

@@ -101,7 +101,7 @@ def predict_region(estimator, X):
     ... )
     >>> mura = load_mura(root, target="region")
     >>> clf = MuraClassifier(
-    ...     weights=None, image_size=32, max_epochs=1, unfreeze="head", early_stopping=False, random_state=0
+    ...     weights=None, image_size=32, max_epochs=1, unfreeze="head", early_stopping=False, pos_label="wrist"
     ... )
     >>> predict_region(clf.fit(mura.data, mura.target), mura.data[:3]).shape
     (3,)
@@ -154,7 +154,7 @@ def region_confusion(estimator, X, *, regions=None):
     ... )
     >>> mura = load_mura(root, target="region")
     >>> clf = MuraClassifier(
-    ...     weights=None, image_size=32, max_epochs=1, unfreeze="head", early_stopping=False, random_state=0
+    ...     weights=None, image_size=32, max_epochs=1, unfreeze="head", early_stopping=False, pos_label="wrist"
     ... )
     >>> region_confusion(clf.fit(mura.data, mura.target), mura.data).shape
     (2, 2)

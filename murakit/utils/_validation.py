@@ -35,14 +35,16 @@ _ONE_OF = {
 }
 
 
-def _as_array(values):
-    """Return a column as scikit-learn takes it: it does not know all of polars', pyarrow's and pandas' nullable ones."""
+def as_numpy(values: Any) -> Any:
+    """Return a column of pandas, polars or pyarrow as one of NumPy; anything else as it is."""
     if isinstance(values, pd.Series) and not isinstance(values.dtype, np.dtype):
         # Whole numbers stay whole beside a missing value.
         return values.to_numpy(dtype=object) if values.isna().any() else values.to_numpy()
     package = type(values).__module__.partition(".")[0]
     if package == "pyarrow":
-        return np.array(values.to_pylist())
+        return (
+            np.array(values.to_pylist(), dtype=object) if values.null_count else np.array(values.to_pylist())
+        )
     return values.to_numpy() if package == "polars" else values
 
 
@@ -73,7 +75,7 @@ def check_labels(y: ArrayLike, n_rows: int, name: str = "y") -> np.ndarray:
     """Return labels as a 1-D array; raise for labels that are missing, mixed or no classes."""
     if y is None:
         raise ValueError(f"This classifier requires {name} to be passed, but the target {name} is None.")
-    y = column_or_1d(_as_array(y), warn=True)
+    y = column_or_1d(as_numpy(y), warn=True)
     check_length(y, n_rows, name)
     check_present(y, name, "Leave unlabelled samples out.")
     if y.dtype.kind == "f" and not np.isfinite(y).all():
@@ -124,7 +126,7 @@ def as_label(value: Any) -> Any:
 
 def check_identifiers(values: ArrayLike, n_rows: int, name: str = "groups") -> np.ndarray:
     """Return patients (or studies, or regions) as a 1-D object array of text, one an entry and none missing."""
-    values = column_or_1d(_as_array(values))
+    values = column_or_1d(as_numpy(values))
     check_length(values, n_rows, name)
     remedy = "Name it or leave the row out: a sample of an unknown patient could leak."
     check_present(values, name, remedy)
