@@ -24,8 +24,8 @@ from ..networks._frozen import drop_cache, drop_if_changed, unshare_weights
 from ..training._batches import TrainingData
 from ..training._loss_weights import class_table, region_table, region_weights
 from ..training._net import OPTIMIZERS, TrainingNet, check_callbacks
-from ..utils._allocator import freed_memory_kept, give_back
 from ..utils._device import autocasts, placed, resolve_device
+from ..utils._memory import trimming
 from ..utils._progress import EpochProgress
 from ..utils._random import chosen_threads, seeds_of
 from ..utils._validation import check_labels, check_weights, plain
@@ -296,8 +296,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             if one_epoch and continued:
                 self._resume_optimizer(net)
             checkpoint = None if one_epoch else self._checkpoint_of(network, train, valid)
-            with freed_memory_kept():
-                net.train_on(*data[:2], checkpoint)
+            net.train_on(*data[:2], checkpoint)
         self._keep(net, classes, train, valid, continued=continued, one_epoch=one_epoch)
         if checkpoint is not None:
             checkpoint.remove()
@@ -434,9 +433,9 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         drop_if_changed(network)
         try:
             placed(network, device).eval()
-            with torch.inference_mode(), freed_memory_kept():
+            with torch.inference_mode():
                 blocks = self._log_proba_batches(network, samples.path, device)
-                per_image = np.concatenate([block.cpu().numpy() for block in give_back(blocks)])
+                per_image = np.concatenate([block.cpu().numpy() for block in trimming(blocks)])
             damaged = np.flatnonzero(np.isnan(per_image).any(axis=1))
             if len(damaged):
                 # argmax would call them the first class: normal.

@@ -8,11 +8,10 @@ import pytest
 from murakit.cache import _lmdb
 from murakit.io import _filesystem
 from murakit.networks import _fuse, _pretrained
-from murakit.utils import _allocator
 from murakit.utils._threading import Lock
 
 HELD = [_filesystem._reading, _lmdb._opening, _fuse._tracing, _pretrained._cache_lock]
-HELD += [_pretrained._seed_lock, _allocator._counting]
+HELD += [_pretrained._seed_lock]
 
 
 def take(*locks):
