@@ -93,6 +93,46 @@ def test_a_folder_can_be_taken_in_at_a_glance():
     assert {path.stem for path in PACKAGE.glob("*.py")} <= AT_THE_TOP
 
 
+# Of named tuples and of IPython's protocol: public, whatever they begin with.
+PUBLIC = {"_replace", "_fields", "_asdict", "_repr_html_"}
+
+
+def private_names_of_others():
+    """Names with an underscore that murakit imports, asks of objects or overrides, and does not define itself."""
+    trees = [ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    own = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    own |= {node.id for node in nodes if isinstance(node, ast.Name)}
+    own |= {
+        node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+    }
+    own |= {
+        target.attr
+        for tree in trees
+        for target in ast.walk(tree)
+        if isinstance(target, ast.Attribute)
+        and isinstance(target.value, ast.Name)
+        and target.value.id == "self"
+    }
+    found = {node.attr for node in nodes if isinstance(node, ast.Attribute)} - own
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            found |= {node.module} if "._" in node.module else {alias.name for alias in node.names}
+    names = {name for name in found if name.startswith("_") or "._" in name}
+    return {name for name in names if not name.startswith("__")} - PUBLIC
+
+
+def test_private_names_of_other_packages_are_few_and_listed():
+    text = CONTRIBUTING.read_text().partition("### Private names of other packages")[2].partition("\n## ")[0]
+    listed = {
+        name
+        for row in re.findall(r"^\| (`.+?) \|", text, flags=re.MULTILINE)
+        for name in re.findall(r"`([\w.]+)`", row)
+    }
+    assert private_names_of_others() <= listed
+    assert 0 < len(listed) < 12
+
+
 def test_tests_lie_in_the_rooms_that_they_test():
     tests = PACKAGE.parent / "tests"
     folders = {path.parent.name for path in tests.glob("*/test_*.py")}
