@@ -1,7 +1,8 @@
 """All layers, augmentation on: an epoch from the store, against the bare step and other loaders.
 
 96 synthetic radiographs (512 px files, 224 px), ResNet18, the second epoch. The bare step is the same
-network on normalised float tensors that are in memory, with the allocator as PyTorch finds it. MONAI's `CacheDataset` (its transforms up to the normalisation cached, flip and affine an image) and fastai's
+network on normalised float tensors that are in memory, with the allocator as PyTorch finds it. MONAI's
+`CacheDataset` (its transforms up to the normalisation cached, flip and affine an image) and fastai's
 loader (flip and affine a batch) feed that same step; the plain loop is that of `plain_pytorch.py`.
 Random changes are of the same kinds and strengths, not the same numbers; without them, probabilities
 after one step agree with the plain loop's to 0.01, which is checked first (AdamW's first step has full
