@@ -2,8 +2,8 @@
 
 import html
 import json
-import os
 from collections.abc import Sequence
+from typing import overload
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from ..metrics._bootstrap import MEAN_OF_REGIONS, Estimate, estimates
 from ..metrics._labels import label_name
 from ..metrics._predictions import Predictions
 from ..metrics._weighted import METRICS
+from ..utils._typing import PathLike
 
 METRIC_NAMES = {
     "kappa": "Cohen's kappa",
@@ -268,7 +269,13 @@ class Evaluation:
         """
         return "\n".join([*markdown_lines(self.table(metrics)), "", self.caption(), *self.undefined()])
 
-    def to_json(self, path: str | os.PathLike[str] | None = None) -> str | None:
+    @overload
+    def to_json(self, path: None = None) -> str: ...
+
+    @overload
+    def to_json(self, path: PathLike) -> None: ...
+
+    def to_json(self, path: PathLike | None = None) -> str | None:
         """Return all metrics and the settings of the evaluation as JSON, or write them to a file.
 
         Parameters

@@ -131,7 +131,7 @@ def _known(values):
     return {name: value for name, value in words.items() if value is not _UNKNOWN}
 
 
-def settings_of(search, n_folds: int, distributions: dict[str, BaseDistribution]) -> dict[str, Any]:
+def settings_of(search: Any, n_folds: int, distributions: dict[str, BaseDistribution]) -> dict[str, Any]:
     """Return what decides a trial's scores, beside the data and the drawn parameters, as JSON can hold it."""
     # Where a result is kept and who computes it do not decide what it is.
     irrelevant = {"verbose", "n_jobs", "device", "cache", "cache_limit", "checkpoint", "runtime"}

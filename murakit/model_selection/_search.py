@@ -67,7 +67,7 @@ def _has(name):
 def _delegated(name):
     """Return a method that calls the method of that name of the best estimator."""
 
-    def method(self, X: ArrayLike) -> Any:
+    def method(self: "MuraSearchCV", X: ArrayLike) -> Any:
         check_is_fitted(self)
         return getattr(self.best_estimator_, name)(X)
 
@@ -241,7 +241,7 @@ class MuraSearchCV(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         context.call_on_fit_task_begin(**task)
         # It goes to the worker processes, which need no study.
         light = copy.copy(self)
-        vars(light).pop("study_", None)
+        light.__dict__.pop("study_", None)
         evaluate = partial(
             fit_and_score,
             X=X,
