@@ -9,7 +9,7 @@ from abc import ABCMeta, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,8 @@ from ..metrics._predictions import mean_of_groups
 from ..model_selection._split import patient_holdout
 from ..networks._frozen import drop_cache, drop_if_changed, unshare_weights
 from ..training._batches import TrainingData
+from ..training._checkpoint import Checkpoint
+from ..training._inputs import Dataset
 from ..training._loss_weights import class_table, region_table, region_weights
 from ..training._net import OPTIMIZERS, TrainingNet, check_callbacks
 from ..utils._allocator import freed_memory_kept, give_back
@@ -33,10 +35,6 @@ from ..utils._device import autocasts, placed, resolve_device
 from ..utils._progress import EpochProgress
 from ..utils._random import chosen_threads, seeds_of
 from ..utils._validation import check_labels, check_weights, plain
-
-if TYPE_CHECKING:
-    from ..training._checkpoint import Checkpoint
-    from ..training._inputs import Dataset
 
 _PATIENTS_REMEDY = (
     "Pass the patients as groups= to fit (inside a meta-estimator: with "
@@ -85,9 +83,9 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
     - an ``__init__`` with every parameter in ``_parameter_constraints``;
     - `_read_samples`: makes a `SampleTable` of an X. Of its columns, the base uses ``path`` (one item per
-      image, which it only selects and passes on to the two methods below), ``row`` (the row of X that each
-      image belongs to), ``sample`` (its length is the number of rows of X), and ``patient`` and ``region``
-      (None where not known);
+      image, which it only selects and passes on to the last two methods below), ``row`` (the row of X that
+      each image belongs to), ``sample`` (its length is the number of rows of X), and ``patient`` and
+      ``region`` (None where not known);
     - `_build_network`: makes a network with random or pretrained weights;
     - `_training_inputs`: makes the datasets that the network is trained and validated on;
     - `_log_proba_batches`: predicts.
@@ -171,8 +169,8 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         - ``forward(inputs)``, or ``forward(inputs, begin=stage)`` if a dataset has a ``stage``: logits
           (b, n_classes) of a batch;
         - ``head``: its last layer;
-        - ``freeze_below(stage)``: freezes the stages before `stage`, which is ``"head"`` or what
-          `_first_trained_stage` returns;
+        - ``freeze_below(stage)``: freezes the stages before `stage` (``requires_grad=False``), which is
+          ``"head"`` or what `_first_trained_stage` returns;
         - ``trained_state(stage)``: the state dict without the stages before `stage`;
         - ``generator``: an attribute that the base sets to the `torch.Generator` of a training, and to None
           after it.
@@ -181,7 +179,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     @abstractmethod
     def _training_inputs(
         self, network: Any, parts: Sequence[tuple[NDArray, bool]], device: str, head_epochs: int
-    ) -> "Sequence[tuple[Dataset, Dataset | None]]":
+    ) -> Sequence[tuple[Dataset, Dataset | None]]:
         """Return the datasets of the training and, if there is one, of the validation.
 
         Parameters
@@ -226,10 +224,13 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         return "all"
 
     def _training_options(self, *, one_epoch: bool) -> dict[str, Any]:
-        """Return further parameters of the `TrainingNet`; `one_epoch` is True for `partial_fit`."""
+        """Return further parameters of the `TrainingNet`; `one_epoch` is True for `partial_fit`.
+
+        A `stage_lr_decay` other than 1 needs a network with a dict ``stages`` of its stages, in order.
+        """
         return {}
 
-    def _checkpoint_of(self, network: Any, train: Labelled, valid: Labelled | None) -> "Checkpoint | None":
+    def _checkpoint_of(self, network: Any, train: Labelled, valid: Labelled | None) -> Checkpoint | None:
         """Return the `Checkpoint` of a training, or None to keep none."""
         return None
 

@@ -5,13 +5,14 @@ import os
 import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
+from skorch.callbacks import Callback
 
 from ..cache._base import Files
 from ..datasets._patients import known_after, known_among
@@ -31,12 +32,9 @@ from ..utils._validation import plain
 from ..utils._versions import __version__
 from ._base import NetClassifier
 
-if TYPE_CHECKING:
-    from skorch.callbacks import Callback
-
-# Parameters that do not change the weights that a training ends with. After a change of them, an interrupted
-# training is still continued from its checkpoint.
-_NO_EFFECT_ON_WEIGHTS = frozenset(
+# Parameters that do not identify a training: after a change of them, an interrupted training is still continued
+# from its checkpoint.
+_NOT_IN_CHECKPOINT = frozenset(
     (
         "cache",
         "cache_limit",
@@ -334,7 +332,7 @@ class MuraClassifier(NetClassifier):
         random_state: int | np.random.RandomState | None = None,
         warm_start: bool = False,
         checkpoint: PathLike | None = None,
-        callbacks: "Sequence[str | Callback] | None" = None,
+        callbacks: Sequence[str | Callback] | None = None,
         verbose: int = 0,
     ) -> None:
         self.backbone = backbone
@@ -646,9 +644,7 @@ class MuraClassifier(NetClassifier):
                 "continue an interrupted one. Set random_state to a whole number."
             )
         params = {
-            name: plain(value)
-            for name, value in self.get_params().items()
-            if name not in _NO_EFFECT_ON_WEIGHTS
+            name: plain(value) for name, value in self.get_params().items() if name not in _NOT_IN_CHECKPOINT
         }
         versions = __version__, torch.__version__, PIXELS
         parts = [repr((versions, sorted(params.items()))), *weight_arrays(network)]

@@ -98,7 +98,7 @@ def predict_region(estimator: Any, X: Paths) -> NDArray:
     >>> import tempfile
     >>> from murakit import MuraClassifier, load_mura, make_mura, predict_region
     >>> root = make_mura(
-    ...     tempfile.mkdtemp(), n_patients=24, regions=["hand", "wrist"], image_size=64, random_state=0
+    ...     tempfile.mkdtemp(), n_patients=24, regions=["elbow", "hand", "wrist"], image_size=64, random_state=0
     ... )
     >>> mura = load_mura(root, target="region")
     >>> clf = MuraClassifier(
@@ -152,14 +152,14 @@ def region_confusion(estimator: Any, X: Paths, *, regions: ArrayLike | None = No
     >>> import tempfile
     >>> from murakit import MuraClassifier, load_mura, make_mura, region_confusion
     >>> root = make_mura(
-    ...     tempfile.mkdtemp(), n_patients=24, regions=["hand", "wrist"], image_size=64, random_state=0
+    ...     tempfile.mkdtemp(), n_patients=24, regions=["elbow", "hand", "wrist"], image_size=64, random_state=0
     ... )
     >>> mura = load_mura(root, target="region")
     >>> clf = MuraClassifier(
     ...     weights=None, image_size=32, max_epochs=1, unfreeze="head", early_stopping=False, random_state=0
     ... )
     >>> region_confusion(clf.fit(mura.data, mura.target), mura.data).shape
-    (2, 2)
+    (3, 3)
     """
     samples = as_samples(X, regions=regions, list_folders=False)
     true = samples.required("region", "Pass the regions as regions=.")

@@ -95,15 +95,15 @@ class ShortcutAudit:
                     f"{', '.join(unsure)} (upper bound above {_MAX_NO_SHORTCUT}, or none). Audit more patients."
                 )
             return (
-                "None of these properties tells normal from abnormal on unseen patients by more than chance: a model "
-                "that does looks at something else."
+                "None of these properties predicts the label of unseen patients better than chance: a model that does "
+                "uses something else."
             )
         what = ", ".join(found) or "all of them together"
         best = self.table.loc[found, "auroc"].max() if found else self.table.loc["all together", "auroc"]
         return (
-            f"The label can be told from {what} (AUROC up to {best:.2f}) without looking at a bone. A model may take "
-            "this shortcut: its scores say little before it is judged where the property is the same for both labels "
-            "(remove it from the files, or match the studies)."
+            f"The label can be told from {what} (AUROC up to {best:.2f}) without looking at a bone. A model may use "
+            "this shortcut. To know how good it is otherwise, evaluate it where the property is the same for both "
+            "labels: remove it from the files, or match the studies."
         )
 
     def __repr__(self) -> str:

@@ -269,6 +269,6 @@ def _check_one_each(study, values, first, what):
         row = int(wrong[0])
         raise ValueError(
             f"Study {study[row]!r} has two {what}s: {plain(values[first[row]])!r} (row {first[row]}) and "
-            f"{plain(values[row])!r} (row {row}). Correct the {what}s, name the studies apart, or judge images "
-            "(level='image')."
+            f"{plain(values[row])!r} (row {row}). Correct the {what}s, give the studies different names, or "
+            "evaluate images (level='image')."
         )

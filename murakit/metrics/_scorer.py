@@ -240,7 +240,7 @@ def threshold_of(estimator: Any, pos_label: Any = None) -> float | None:
 def study_scorer(
     metric: str | Callable[..., float],
     *,
-    studies: "Mapping[str, str] | pd.Series | None" = None,
+    studies: Mapping[str, str] | pd.Series | None = None,
     pos_label: Any = None,
 ) -> Callable[..., float]:
     """Return a scorer that scores studies instead of images.

@@ -111,7 +111,7 @@ def _difference(found, value):
 _UNKNOWN = object()
 
 
-def _in_words(value):
+def _in_words(value: Any) -> Any:
     """Return a parameter as JSON gives it back, or `_UNKNOWN` for objects that have no lasting name."""
     if isinstance(value, np.generic):
         value = value.item()
@@ -121,8 +121,8 @@ def _in_words(value):
         words = {str(key): _in_words(part) for key, part in value.items()}
         return _UNKNOWN if _UNKNOWN in words.values() else words
     if isinstance(value, list | tuple):
-        words = [_in_words(part) for part in value]
-        return _UNKNOWN if any(word is _UNKNOWN for word in words) else words
+        parts = [_in_words(part) for part in value]
+        return _UNKNOWN if any(part is _UNKNOWN for part in parts) else parts
     return value if isinstance(value, str | int | float | type(None)) else _UNKNOWN
 
 
