@@ -145,7 +145,7 @@ class MuraClassifier(NetClassifier):
         With ``"cosine"``: number of epochs in which the learning rate rises linearly to its full value.
     ema_decay : float or None, default=None
         Decay per step of an exponential moving average of the weights, such as 0.99. The averaged weights are
-        validated and kept. None: no average; the weights themselves are.
+        validated and kept. None: no average; the weights of the last step are validated and kept.
     tta : bool, default=False
         Test-time augmentation: whether to average the probabilities of each image and its mirror image.
     decision_threshold : float or None, default=None
@@ -156,15 +156,16 @@ class MuraClassifier(NetClassifier):
         Folder that stores decoded images and the outputs of frozen stages. Each is computed once for all
         epochs, folds, trials and processes that use the folder. None: they are kept in memory during one
         `fit`. The folder must be on a local disk, because network drives lack the file locks that it needs.
-        See `murakit.cache_info` and `murakit.clear_cache`.
+        `murakit.cache_info` shows what it contains, and `murakit.clear_cache` empties it.
     cache_limit : int or None, default=None
         Largest size of the folder `cache` in bytes; without `cache`, of what one `fit` keeps in memory. What
         does not fit is not stored, with a warning. None: the free disk space less 1 GiB, or a quarter of the
         free memory.
     augment_views : int or None, default=None
-        Number of fixed random views of each image. Each epoch trains on the next view, so frozen stages
-        process each view only once. None: images are augmented anew in every epoch, and frozen stages run in
-        every step. Without frozen stages, fixed views would save nothing: images are augmented anew then too.
+        Number of fixed random views of each image. Each epoch trains on one view of each image, in turn, so
+        frozen stages process each view only once. None: images are augmented anew in every epoch, and frozen
+        stages run in every step. Without frozen stages, fixed views would save nothing: images are augmented
+        anew then too.
     feature_dtype : {"float32", "float16"}, default="float32"
         Data type in which outputs of frozen stages are stored. ``"float16"`` takes half the space and changes
         probabilities by some hundredths.

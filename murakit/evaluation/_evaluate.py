@@ -30,7 +30,7 @@ def evaluate_predictions(
     threshold: float | None = None,
     n_resamples: int = 2000,
     confidence_level: float = 0.95,
-    random_state: int | None = 0,
+    random_state: int = 0,
 ) -> Evaluation:
     """Evaluate predicted probabilities, of any model.
 
@@ -64,8 +64,8 @@ def evaluate_predictions(
         Number of bootstrap resamples of patients for the intervals. 0: no intervals.
     confidence_level : float, default=0.95
         Nominal coverage of the intervals.
-    random_state : int or None, default=0
-        Seed of the resamples. None: other resamples in each call.
+    random_state : int, default=0
+        Seed of the resamples.
 
     Returns
     -------
@@ -153,7 +153,7 @@ def evaluate(
     allow_known_patients: bool = False,
     n_resamples: int = 2000,
     confidence_level: float = 0.95,
-    random_state: int | None = 0,
+    random_state: int = 0,
 ) -> Evaluation:
     """Evaluate a fitted classifier on patients that it was not trained on.
 
@@ -182,8 +182,8 @@ def evaluate(
         Number of bootstrap resamples of patients for the intervals. 0: no intervals.
     confidence_level : float, default=0.95
         Nominal coverage of the intervals.
-    random_state : int or None, default=0
-        Seed of the resamples. None: other resamples in each call.
+    random_state : int, default=0
+        Seed of the resamples.
 
     Returns
     -------

@@ -48,7 +48,7 @@ class Evaluation:
         Number of bootstrap resamples of patients.
     confidence_level : float, default=0.95
         Nominal coverage of the intervals.
-    random_state : int or None, default=0
+    random_state : int, default=0
         Seed of the resamples.
     name : str, default=""
         Name of the estimator, if known.
@@ -84,7 +84,7 @@ class Evaluation:
         *,
         n_resamples: int = 2000,
         confidence_level: float = 0.95,
-        random_state: int | None = 0,
+        random_state: int = 0,
         name: str = "",
     ) -> None:
         self.predictions = predictions

@@ -131,7 +131,7 @@ def audit_shortcuts(
     n_resamples: int = 1000,
     confidence_level: float = 0.95,
     n_jobs: int | None = None,
-    random_state: int | None = 0,
+    random_state: int = 0,
     verbose: int = 0,
 ) -> ShortcutAudit:
     """Measure how well properties of the files, such as their size, predict the label.
@@ -156,7 +156,7 @@ def audit_shortcuts(
         Nominal coverage of the intervals.
     n_jobs : int or None, default=None
         Number of threads that read images. None: one per CPU.
-    random_state : int or None, default=0
+    random_state : int, default=0
         Seed of the folds, the trees and the resamples.
     verbose : int, default=0
         1: show a progress bar.

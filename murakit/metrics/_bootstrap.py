@@ -186,7 +186,7 @@ def groups_of(predictions: Predictions) -> list[Group]:
 
 
 def bootstrap(
-    predictions: Predictions, groups: Sequence[Group], n_resamples: int, seed: int | None
+    predictions: Predictions, groups: Sequence[Group], n_resamples: int, seed: int
 ) -> NDArray[np.float64]:
     """Return the metrics (n_resamples, n_groups, len(METRICS)) in bootstrap resamples of patients.
 
@@ -225,7 +225,7 @@ def with_mean_of_regions(groups: Sequence[Group], values: NDArray[np.float64]) -
 
 
 def estimates(
-    predictions: Predictions, n_resamples: int, confidence_level: float, seed: int | None
+    predictions: Predictions, n_resamples: int, confidence_level: float, seed: int
 ) -> tuple[list[Group], NDArray[np.float64]]:
     """Return the groups of an evaluation and their metrics with confidence intervals.
 
