@@ -183,7 +183,8 @@ class FeatureStore(Store):
             # The inputs were rounded to float16, so the outputs differ from those computed without a store
             # between.
             settings["from"] = source.stage
-        self.images = images = source if source.stage is None else source.images
+        self.images: ImageStore = source.images if isinstance(source, FeatureStore) else source
+        images = self.images
         shape = network.shape_before(stage, images.shape)
         if int(np.prod(shape)) * np.dtype(dtype).itemsize > _MAX_SIZE_IN_IMAGES * images.n_bytes:
             storages = [storage for storage in storages if storage.path is None]

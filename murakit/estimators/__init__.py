@@ -1,4 +1,4 @@
-"""Classifiers of radiographs in scikit-learn's manner, recipes of published settings, search spaces."""
+"""Scikit-learn classifiers of radiographs, recipes of published settings, and search spaces."""
 
 from ._classifier import MuraClassifier
 from ._per_region import PerRegionClassifier

@@ -1,20 +1,24 @@
-"""A scikit-learn classifier around a network: everything but what an input is.
+"""Base class of scikit-learn classifiers that train a network, whatever their samples are.
 
-`MuraClassifier` adds how a sample is read. Kept apart so that scikit-learn's own checks, which
-feed numbers, can run over the same code.
+`MuraClassifier` is a subclass whose samples are paths of radiographs. The base is separate so that
+scikit-learn's estimator checks, whose samples are numbers, can run on the same code.
 """
 
 import copy
 from abc import ABCMeta, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
 from ..datasets._patients import known_after, known_among
 from ..datasets._samples import SampleTable
@@ -22,6 +26,8 @@ from ..metrics._predictions import mean_of_groups
 from ..model_selection._split import patient_holdout
 from ..networks._frozen import drop_cache, drop_if_changed, unshare_weights
 from ..training._batches import TrainingData
+from ..training._checkpoint import Checkpoint
+from ..training._inputs import Dataset
 from ..training._loss_weights import class_table, region_table, region_weights
 from ..training._net import OPTIMIZERS, TrainingNet, check_callbacks
 from ..utils._device import autocasts, placed, resolve_device
@@ -38,27 +44,54 @@ _PATIENTS_REMEDY = (
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images with the class and the weight that each has in the loss: one side of a split."""
+    """Images of the training or the validation side, with their classes and sample weights.
+
+    Attributes
+    ----------
+    samples : SampleTable
+        One row per image.
+    code : ndarray of shape (n,), dtype int
+        Class of each image, as an index into ``classes_``.
+    weight : ndarray of shape (n,), dtype float64
+        Sample weight of each image.
+    """
 
     samples: SampleTable
-    code: np.ndarray
-    weight: np.ndarray
+    code: NDArray[np.integer]
+    weight: NDArray[np.float64]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.code)
 
-    def take(self, images):
-        """Return some of the images, by mask or by position."""
+    def take(self, images: NDArray) -> "Labelled":
+        """Return some of the images, selected by mask or by index."""
         return Labelled(self.samples.take(images), self.code[images], self.weight[images])
 
-    def patient_names(self):
-        """Return the patients, sorted, or None where one is not known."""
+    def patient_names(self) -> NDArray | None:
+        """Return the patients, sorted; None if that of any image is not known."""
         patients = self.samples.known("patient")
         return None if patients is None else np.unique(patients)
 
 
 class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
-    """Base of the classifiers that train a network; see `MuraClassifier` for the parameters."""
+    """Base class of classifiers that train a network.
+
+    It checks labels, weights and groups, holds patients out, trains, predicts, and sets the fitted
+    attributes. It never looks at what a sample is. For parameters and attributes see `MuraClassifier`.
+
+    A subclass must have
+
+    - an ``__init__`` with every parameter in ``_parameter_constraints``;
+    - `_read_samples`: makes a `SampleTable` of an X. Of its columns, the base uses ``path`` (one item per
+      image, which it only selects and passes on to the last two methods below), ``row`` (the row of X that
+      each image belongs to), ``sample`` (its length is the number of rows of X), and ``patient`` and
+      ``region`` (None where not known);
+    - `_build_network`: makes a network with random or pretrained weights;
+    - `_training_inputs`: makes the datasets that the network is trained and validated on;
+    - `_log_proba_batches`: predicts.
+
+    It may override the methods under "Optional hooks".
+    """
 
     _parameter_constraints: dict = {
         "class_weight": [dict, StrOptions({"balanced", "region"}), None],
@@ -83,53 +116,140 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         "verbose": ["verbose"],
     }
 
-    # With metadata routing on, `groups` goes to fit without set_fit_request.
+    # With metadata routing enabled, `groups` reaches fit without set_fit_request.
     __metadata_request__fit = {"groups": True}
 
-    # -- what a subclass says ---------------------------------------------------------------
-    #
-    # These four methods are the whole contract. The base checks labels, weights and groups, holds patients
-    # out, trains, predicts and keeps the fitted attributes; it never looks at what a sample is.
+    # Fitted attributes.
+    classes_: NDArray
+    history_: pd.DataFrame
+    n_epochs_: int
+    best_epoch_: int
+    validation_score_: float | None
+    train_patients_: NDArray | None
+    validation_patients_: NDArray | None
+    _net: TrainingNet
+
+    # -- the four methods of a subclass -----------------------------------------------------
 
     @abstractmethod
-    def _read_samples(self, X, groups=None, *, reset=False, name="X", groups_name="groups"):
-        """Return the `SampleTable` of an X.
+    def _read_samples(
+        self,
+        X: Any,
+        groups: ArrayLike | None = None,
+        *,
+        reset: bool = False,
+        name: str = "X",
+        groups_name: str = "groups",
+    ) -> SampleTable:
+        """Check an X and return its `SampleTable`.
 
-        Its `path` holds what the network is fed from, one entry an image: any array that can be indexed by
-        a mask. With ``reset``, the fit begins anew, and what is learnt from X itself is set.
+        Parameters
+        ----------
+        X : what the subclass takes
+        groups : array-like of shape (n,) or None
+            Patient of each row. None: known from X, or not known.
+        reset : bool
+            Whether a new fit begins: then ``n_features_in_``, and whatever else is learnt from X alone, is set.
+            False: X must agree with what was set.
+        name, groups_name : str
+            Names of the two in error messages.
+
+        Returns
+        -------
+        samples : SampleTable
+            ``samples.path`` may be an array of any items that can be selected by a mask, numbers for example.
         """
 
     @abstractmethod
-    def _build_network(self, n_classes, seed):
-        """Return a module with ``head``, ``freeze_below(stage)``, ``trained_state(stage)`` and ``generator``."""
+    def _build_network(self, n_classes: int, seed: int) -> nn.Module:
+        """Return a new network, on the CPU; `seed` decides its random weights.
 
-    @abstractmethod
-    def _training_inputs(self, network, parts, device, head_epochs):
-        """Return the inputs, and those of the head alone or None, of each (items, augmented) of `parts`.
+        It must have
 
-        The network is on the device; items are entries of `SampleTable.path`; for inputs see
-        `murakit.training._batches.TrainingData`.
+        - ``forward(inputs)``, or ``forward(inputs, begin=stage)`` if a dataset has a ``stage``: logits
+          (b, n_classes) of a batch;
+        - ``head``: its last layer;
+        - ``freeze_below(stage)``: freezes the stages before `stage` (``requires_grad=False``), which is
+          ``"head"`` or what `_first_trained_stage` returns;
+        - ``trained_state(stage)``: the state dict without the stages before `stage`;
+        - ``generator``: an attribute that the base sets to the `torch.Generator` of a training, and to None
+          after it.
         """
 
     @abstractmethod
-    def _log_proba_batches(self, network, items, device):
-        """Yield log-probabilities (b, n_classes) of successive batches of items."""
+    def _training_inputs(
+        self, network: Any, parts: Sequence[tuple[NDArray, bool]], device: str, head_epochs: int
+    ) -> Sequence[tuple[Dataset, Dataset | None]]:
+        """Return the datasets of the training and, if there is one, of the validation.
 
-    # What a subclass may change.
+        Parameters
+        ----------
+        network : Module
+            What `_build_network` returned, on `device`.
+        parts : list of (items, augmented)
+            The training images and, if there is a validation, its images. Items come from
+            ``SampleTable.path``; `augmented` is True for the training.
+        device : str
+        head_epochs : int
+            Number of first epochs that train only the head.
 
-    def _check_classes(self, classes):
-        """Raise for classes that this classifier cannot tell apart as it is set up."""
+        Returns
+        -------
+        datasets : list of (inputs, head_inputs)
+            Arguments of `murakit.training._batches.TrainingData`, for each of the parts. `head_inputs` are
+            the inputs of the epochs that train only the head; None: `inputs`.
+        """
 
-    def _check_repeats(self, samples, labels):
-        """Raise where rows that stand for the same image contradict each other."""
+    @abstractmethod
+    def _log_proba_batches(self, network: Any, items: NDArray, device: str) -> Iterator[torch.Tensor]:
+        """Yield log-probabilities (b, n_classes), batch by batch, of the items of a ``SampleTable.path``.
 
-    def _continue_network(self, network):
-        """Give a trained network the parameters that may change between two fits."""
+        The network is on `device`, in evaluation mode.
+        """
+
+    # -- optional hooks ---------------------------------------------------------------------
+
+    def _check_classes(self, classes: NDArray) -> None:
+        """Raise if this classifier cannot be fitted on these classes."""
+
+    def _check_repeats(self, samples: SampleTable, labels: NDArray) -> None:
+        """Raise if rows of the same image have different labels; `labels` has one label per image."""
+
+    def _continue_network(self, network: Any) -> Any:
+        """Return a trained network with the parameters that may change between two fits of a warm start."""
         return network
+
+    def _first_trained_stage(self) -> str:
+        """Return the stage that ``freeze_below`` and ``trained_state`` of the network are called with."""
+        return "all"
+
+    def _training_options(self, *, one_epoch: bool) -> dict[str, Any]:
+        """Return further parameters of the `TrainingNet`; `one_epoch` is True for `partial_fit`.
+
+        A `stage_lr_decay` other than 1 needs a network with a dict ``stages`` of its stages, in order.
+        """
+        return {}
+
+    def _checkpoint_of(self, network: Any, train: Labelled, valid: Labelled | None) -> Checkpoint | None:
+        """Return the `Checkpoint` of a training, or None to keep none."""
+        return None
+
+    def _predicted_codes(self, proba: NDArray[np.float64]) -> NDArray[np.integer]:
+        """Return the predicted class of each row of probabilities, as an index into ``classes_``."""
+        return proba.argmax(axis=1)
 
     # -- fitting ----------------------------------------------------------------------------
 
-    def fit(self, X, y, groups=None, X_val=None, y_val=None, groups_val=None, sample_weight=None):
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        groups: ArrayLike | None = None,
+        X_val: Any = None,
+        y_val: ArrayLike | None = None,
+        groups_val: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Train on X and y; see `MuraClassifier.fit`."""
         self._validate_params()
         check_callbacks(self.callbacks, self.monitor)
@@ -155,28 +275,35 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             train, valid = data, None
         return self._train(train, valid, classes, seeds, continued=continued)
 
-    def partial_fit(self, X, y, classes=None, groups=None, sample_weight=None):
+    def partial_fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Train for one more epoch; see `MuraClassifier.partial_fit`."""
         self._validate_params()
         check_callbacks(self.callbacks, self.monitor)
         self._device()
         continued = hasattr(self, "_net")
-        data, classes = self._prepare(X, y, groups, sample_weight, reset=not continued, classes=classes)
-        if len(classes) < 2:
+        data, found = self._prepare(X, y, groups, sample_weight, reset=not continued, classes=classes)
+        if len(found) < 2:
             raise ValueError(
-                f"y holds only one class, {plain(classes[0])!r}: name all of them in classes= on the first call."
+                f"y holds only one class, {plain(found[0])!r}: name all of them in classes= on the first call."
             )
         return self._train(
             data,
             None,
-            classes,
+            found,
             seeds_of(self.random_state, self.n_epochs_ if continued else None),
             continued=continued,
             one_epoch=True,
         )
 
     def _prepare(self, X, y, groups, sample_weight, *, reset, classes=None):
-        """Check a data set, and spread its labels, weights and patients over its images."""
+        """Check X, y, groups and weights, and return them per image, with the classes."""
         samples = self._read_samples(X, groups, reset=reset)
         y = check_labels(y, samples.n_rows)
         classes = np.unique(y if classes is None else np.asarray(classes))
@@ -203,11 +330,12 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         return Labelled(samples, code, weight).take(used), classes
 
     def _hold_out(self, data, rng, continued):
+        """Split a data set by patient into a training and a validation side."""
         patients = data.samples.required("patient", _PATIENTS_REMEDY)
         held = np.zeros(len(data.code), dtype=bool)
         free = ~held
         if continued:
-            # A patient who has been trained on can no longer tell how good the network is.
+            # The network has been trained on some patients already, so these cannot validate it.
             free = ~known_among(patients, self._patients_before())
             if self.validation_patients_ is not None:
                 held = known_among(patients, self.validation_patients_)
@@ -231,7 +359,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         return data.take(~held), data.take(held)
 
     def _patients_before(self):
-        """Return the patients that a warm start has been trained on; raise where they are not known."""
+        """Return the patients of the fits that a warm start continues; raise if they are not known."""
         if self.train_patients_ is None:
             raise ValueError(
                 "warm_start: the patients of an earlier fit are not known, so that validation could not be kept "
@@ -240,6 +368,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         return self.train_patients_
 
     def _given_validation(self, data, groups, X_val, y_val, groups_val, classes, continued):
+        """Check the validation set that was passed to `fit`; raise if it has patients of the training."""
         if y_val is None:
             raise ValueError("X_val was passed without y_val: pass the labels of the validation samples too.")
         samples = self._read_samples(X_val, groups_val, name="X_val", groups_name="groups_val")
@@ -270,7 +399,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     def _train(self, train, valid, classes, seeds, *, continued, one_epoch=False):
         weights, table = self._loss_weights(train, valid, classes)
         with chosen_threads():
-            # The estimator's own network stays as it is until the training has come to its end.
+            # A copy: if the training fails, the estimator keeps the network that it had.
             network = (
                 self._continue_network(copy.deepcopy(self._net.module_))
                 if continued
@@ -288,7 +417,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             if table is None or net.get_params_for("criterion"):
                 net.set_params(criterion__reduction="none")
             else:
-                # PyTorch's own weighted mean: the very bits that a loop by hand computes.
+                # PyTorch's weighted mean, so that a plain PyTorch loop gives the same loss to the last bit.
                 net.set_params(criterion__weight=torch.as_tensor(table, dtype=torch.float32))
             net.set_params(head_epochs=head_epochs, epochs_before=self.n_epochs_ if continued else 0)
             network.generator = torch.Generator().manual_seed(seeds.torch)
@@ -303,7 +432,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         return self
 
     def _resume_optimizer(self, net):
-        """Take up the momenta of the last partial_fit, where the optimizer is still the same."""
+        """Load the optimizer's state of the last partial_fit, if its parameter groups are still the same."""
         kept = getattr(self, "_optimizer_state", None)
         if kept is None or kept[0] != net.optimizer_layout:
             return
@@ -313,7 +442,10 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             group["lr"], group["weight_decay"] = rate, decay
 
     def _loss_weights(self, train, valid, classes):
-        """Return the weights of the images of both sides, and the table that says them, if one does."""
+        """Return the weights of the images of both sides, and the weights of the classes.
+
+        The latter are None if the weights of the images depend on anything but the class.
+        """
         parts = [train] if valid is None else [train, valid]
         if self.class_weight == "region":
             regions = [part.samples.known("region") for part in parts]
@@ -323,7 +455,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         else:
             table = class_table(self.class_weight, train.code, classes, train.weight)
             weights = [table[part.code] for part in parts]
-            by_class = (table > 0).all() and all((part.weight == 1).all() for part in parts)
+            by_class = bool((table > 0).all()) and all((part.weight == 1).all() for part in parts)
         weights = [(weight * part.weight).astype(np.float32) for weight, part in zip(weights, parts)]
         for weight, side in zip(weights, ("training", "validation")):
             if not weight.sum() > 0:
@@ -354,7 +486,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         }
         return TrainingNet(
             network,
-            # Optimizers and schedules keep them, and a checkpoint cannot hold numbers of NumPy.
+            # Plain numbers: optimizers and schedules keep them, and a checkpoint cannot contain NumPy's.
             **{name: plain(value) for name, value in options.items()},
             classes=classes,
             scorers=tuple(dict.fromkeys(names)),
@@ -369,21 +501,10 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             verbose=0,
         )
 
-    def _first_trained_stage(self):
-        return "all"
-
-    def _checkpoint_of(self, network, train, valid):
-        """Return the `Checkpoint` of a training, or None."""
-        return None
-
-    def _training_options(self, *, one_epoch):
-        """Return further parameters of the `TrainingNet`."""
-        return {}
-
     def _keep(self, net, classes, train, valid, *, continued, one_epoch):
-        """Set the fitted attributes: only now, so that a failed fit leaves none."""
-        before = (self.train_patients_, self.validation_patients_) if continued else None
-        trained, held = known_after(before, train.patient_names(), valid and valid.patient_names())
+        """Set the fitted attributes. They are set last, so that a failed fit changes none."""
+        patients_before = (self.train_patients_, self.validation_patients_) if continued else None
+        trained, held = known_after(patients_before, train.patient_names(), valid and valid.patient_names())
         state = net.optimizer_.state_dict() if one_epoch else None
         self._optimizer_state = state and (net.optimizer_layout, state)
         best, score = net.best_epoch_, net.best_score_
@@ -406,15 +527,19 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         self.train_patients_, self.validation_patients_ = trained, held
 
     @property
-    def net_(self):
-        """The trained net, on the CPU."""
+    def net_(self) -> TrainingNet:
+        """The trained net, on the CPU.
+
+        Frozen stages share memory between fits: this prepares the frozen stages of a ResNet18 for each fit of a
+        cross-validation in 3 ms instead of 750 ms (two busy cores). Reading `net_` copies the shared
+        weights first, so that a change of them does not change other models.
+        """
         if not hasattr(self, "_net"):
             raise AttributeError(f"this {type(self).__name__} is not fitted, so it has no net_ yet")
-        # Whoever asks for it may change it; its frozen stages are those of other models too.
         unshare_weights(self._net.module_)
         return self._net
 
-    # -- the machine ------------------------------------------------------------------------
+    # -- device and precision ---------------------------------------------------------------
 
     def _device(self, *, predicting=False):
         return resolve_device(self.device, predicting=predicting)
@@ -424,7 +549,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
     # -- predicting -------------------------------------------------------------------------
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return the probability of each class; see `MuraClassifier.predict_proba`."""
         check_is_fitted(self)
         samples = self._read_samples(X)
@@ -438,7 +563,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
                 per_image = np.concatenate([block.cpu().numpy() for block in trimming(blocks)])
             damaged = np.flatnonzero(np.isnan(per_image).any(axis=1))
             if len(damaged):
-                # argmax would call them the first class: normal.
+                # argmax of NaN is 0, which would be the class "normal".
                 raise FloatingPointError(
                     f"The network gives NaN for {len(damaged)} of {len(per_image)} images, the first in row "
                     f"{samples.row[damaged[0]]} of X: its weights are damaged. Train it again, or load another file."
@@ -447,29 +572,25 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             if device != "cpu":
                 drop_cache(network.to("cpu"))
         proba = mean_of_groups(np.exp(per_image), samples.row, samples.n_rows)
-        # Above zero, so that log-odds stay finite.
+        # Above zero, so that the log-odds are finite.
         proba = np.maximum(proba, np.finfo(np.float64).tiny)
         return proba / proba.sum(axis=1, keepdims=True)
 
-    def predict(self, X):
-        """Return the class of each sample, as a value of ``classes_``: the most probable, or by the threshold."""
+    def predict(self, X: Any) -> NDArray:
+        """Return the predicted class of each sample: by the decision threshold, or the most probable one."""
         codes = self._predicted_codes(self.predict_proba(X))
         return self.classes_[codes]
 
-    def _predicted_codes(self, proba):
-        """Return the position of the predicted class of each row of probabilities."""
-        return proba.argmax(axis=1)
-
-    def decision_function(self, X):
-        """Return the log-odds of the second class, or the log-probability of each of more than two."""
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Return the log-odds (n,) of the second of two classes; of more, the log-probabilities (n, n_classes)."""
         scores = np.log(self.predict_proba(X))
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
-    def __sklearn_is_fitted__(self):
+    def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_net")
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
-        # As large as the weights or twice that, and of use only to the next partial_fit here.
+        # Up to twice as large as the weights, and only needed by the next partial_fit of this object.
         state.pop("_optimizer_state", None)
         return state

@@ -1,14 +1,18 @@
-"""`MuraClassifier`: radiographs in, probabilities out, as a scikit-learn classifier."""
+"""`MuraClassifier`: a scikit-learn classifier from paths of radiographs to probabilities."""
 
 import inspect
 import os
 import warnings
+from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
+from skorch.callbacks import Callback
 
 from ..cache._base import Files
 from ..datasets._patients import known_after, known_among
@@ -23,12 +27,14 @@ from ..networks._pretrained import patients_of_weights
 from ..networks.augmentation import Augmentation
 from ..training._checkpoint import Checkpoint, weight_arrays
 from ..training._inputs import NetworkInputs
+from ..utils._typing import PathLike, Paths
 from ..utils._validation import plain
 from ..utils._versions import __version__
 from ._base import NetClassifier
 
-# Parameters that the course of a training does not depend on.
-_NO_MATTER = frozenset(
+# Parameters that do not identify a training: after a change of them, an interrupted training is still continued
+# from its checkpoint.
+_NOT_IN_CHECKPOINT = frozenset(
     (
         "cache",
         "cache_limit",
@@ -47,158 +53,172 @@ _NO_MATTER = frozenset(
 
 
 class MuraClassifier(NetClassifier):
-    """Classifier of radiographs: a convolutional network trained from image paths.
+    """Classifier of radiographs: a convolutional network that is trained on paths of images.
 
-    A sample is the path of an image, or of a study folder, which stands for all of its images:
-    each is trained on with the study's label, and the study's probability is the mean over them
-    [1]_. Early stopping watches patients of their own: no patient is on both sides of the split
-    that is made inside `fit`.
+    A sample is the path of an image or of a study folder. A study folder stands for all of its images: each
+    image is trained on with the label of the study, and the probabilities of the study are the mean over its
+    images [1]_. Early stopping uses a validation split by patient, which `fit` makes: no patient is on both
+    sides of it.
 
     Parameters
     ----------
     backbone : str, default="resnet18"
-        The network: one of `list_backbones`, such as ``"densenet169"``, or ``"timm/NAME"`` with any
-        model of timm (``pip install 'murakit[timm]'``). ``"small"`` is trained from scratch.
+        Name of the network: one of `list_backbones`, such as ``"densenet169"``, or ``"timm/NAME"`` for any
+        model of timm (``pip install 'murakit[timm]'``). ``"small"`` is a network to train from scratch.
     weights : "imagenet", path-like or None, default="imagenet"
-        ImageNet weights of torchvision or timm (downloaded once), a file, or random weights. The
-        file: what `save_model` wrote, whose patients this model then knows as well, or a state dict
-        by torch.save or safetensors (of their model or of ``net_.module_``); its last layer is taken
-        where it has as many classes.
+        Initial weights. ``"imagenet"``: those of torchvision or timm, which are downloaded once. A path: a
+        model written by `save_model`, or a state dict written by torch.save or safetensors (of torchvision's
+        or timm's model, or of ``net_.module_``). The last layer is loaded if it has the same number of
+        classes. The patients of a model by `save_model` are added to ``train_patients_`` and
+        ``validation_patients_``. None: random weights.
     unfreeze : str or None, default=None
-        The first stage that is trained: of ResNets ``"stem"``, ``"layer1"`` ... ``"layer4"``, of others
-        see `list_backbones`; ``"head"`` (only the last layer) or ``"all"``. Stages before it stay as
-        they are, BatchNorm statistics included. None: the later half (of ResNets from ``"layer2"`` on).
+        First stage to train: ``"stem"``, ``"layer1"`` ... ``"layer4"`` of a ResNet (see `list_backbones` for
+        others), ``"head"`` for the last layer only, or ``"all"``. The stages before it are frozen, including
+        their BatchNorm statistics. None: the later half of the stages (of a ResNet, from ``"layer2"``).
     image_size : int or None, default=None
-        Side of the square that images are scaled to, in pixels. None: that of the backbone's ImageNet
-        weights, of ResNets 224.
+        Side of the square that images are scaled to, in pixels. None: the size that the backbone's ImageNet
+        weights were trained with (224 for ResNets).
     resize : {"pad", "squash"}, default="pad"
-        Keep the aspect ratio and pad with black, or change the ratio. Like `image_size`, it is read
-        when predicting as well: after a change, fit again.
+        How images become square. ``"pad"``: keep the aspect ratio and pad with black. ``"squash"``: change the
+        aspect ratio. Predictions use `resize` and `image_size` too: after a change, fit again.
     augment : bool or dict, default=True
-        Random changes of the training images; a dict sets the strengths of
+        Whether to augment the training images at random. A dict sets the parameters of
         `murakit.augmentation.Augmentation`, such as ``{"rotation": 30}``.
     class_weight : {"balanced", "region"}, dict or None, default="balanced"
-        Weights of the classes in the loss. ``"balanced"``: as in scikit-learn, counted over the
-        training images of this fit. ``"region"``: the paper's weights, per region [1]_. A dict
-        maps each class to its weight.
+        Weights of the classes in the loss. ``"balanced"``: inversely proportional to the class frequencies in
+        the training images, as in scikit-learn. ``"region"``: the weights of the MURA paper, per region [1]_.
+        A dict maps each class to its weight. None: all weights are 1.
     pos_label : label or None, default=None
-        The abnormal one of two classes. None: 1 of 0/1, True, "abnormal" or "positive"; for any other pair of
-        labels it has to be passed, because sorting would call "none" of "fracture" and "none" the abnormal one.
+        The abnormal one of two classes. None: 1 of 0/1, True, "abnormal" or "positive". For any other pair of
+        labels it is required: sorting, for example, would make "none" the abnormal one of "fracture" and
+        "none".
     loss : {"cross_entropy", "bce"}, default="cross_entropy"
-        ``"bce"``: the head has one output with a sigmoid, for two classes, as in the paper [1]_.
+        Loss function. ``"bce"`` is binary cross-entropy: the head has one output with a sigmoid, as in the
+        paper [1]_. It needs two classes.
     label_smoothing : float, default=0.0
-        Share of each label that is spread over all classes.
+        Label smoothing in [0, 1): the fraction of each target that is spread evenly over all classes.
     mixup : float, default=0.0
-        Strength (alpha) of mixup [2]_: each batch is mixed with itself in another order. 0: none. Mixed
-        are pixels where training changes images afresh, else what the first trained stage takes.
+        Parameter alpha of mixup [2]_, which blends each batch with a random permutation of itself. 0: no
+        mixup. Pixels are blended if images are augmented anew in every epoch; otherwise, the inputs of the
+        first trained stage.
     dropout : float, default=0.0
-        Share of the features dropped before the last layer, in training.
+        Probability, in [0, 1), that a feature is set to zero before the last layer, while training.
     optimizer : {"adamw", "adam", "sgd"}, default="adamw"
-        The optimizer (SGD with momentum 0.9).
+        Optimizer. ``"sgd"`` has a momentum of 0.9.
     lr : float, default=1e-3
         Learning rate of the head.
     backbone_lr_factor : float, default=0.1
-        What the backbone's trained stages multiply `lr` by.
+        Learning-rate multiplier of the backbone: its trained stages have the learning rate
+        ``lr * backbone_lr_factor``.
     stage_lr_decay : float, default=1.0
-        What the learning rate of a stage is of that of the stage after it.
+        Factor between the learning rates of a stage and the next one (layer-wise decay): with 0.5, each
+        trained stage has half the learning rate of the stage after it.
     weight_decay : float, default=1e-2
         Weight decay of all trained parameters.
     batch_size : int, default=32
-        Images a training step.
+        Number of images per training step.
     max_epochs : int, default=30
-        Epochs at the most.
+        Largest number of epochs.
     head_epochs : int, default=0
-        Epochs in which only the head is trained, before `unfreeze` takes effect.
+        Number of first epochs that train only the head; after them, `unfreeze` applies.
     head_lr : float or None, default=None
-        Learning rate in those epochs; None: `lr`.
+        Learning rate in the first `head_epochs` epochs. None: `lr`.
     early_stopping : bool, default=True
-        Hold patients out, stop when `monitor` no longer improves on them, and keep the best
-        epoch. Otherwise train on all for `max_epochs` and keep the last.
+        Whether to hold out patients for validation, stop when `monitor` no longer improves on them, and keep
+        the weights of the best epoch. False: train on all patients for `max_epochs` and keep the weights of
+        the last epoch.
     monitor : str, default="loss"
-        What is watched on the validation images: ``"loss"``, ``"kappa"``, or the name of a
-        scikit-learn scorer such as ``"roc_auc"``.
+        Metric on the validation images that decides on early stopping: ``"loss"``, ``"kappa"``, or the name
+        of a scikit-learn scorer such as ``"roc_auc"``.
     validation_fraction : float, default=0.15
-        Share of the images to hold out for early stopping, by whole patients, with labels and
-        regions in proportion.
+        Fraction of the images to hold out for early stopping. Whole patients are held out, stratified by label
+        and region.
     n_iter_no_change : int, default=5
-        Epochs without improvement after which training stops.
+        Number of epochs without improvement after which training stops.
     lr_schedule : {"plateau", "cosine"}, default="plateau"
-        ``"plateau"``: see `lr_patience`. ``"cosine"``: down to zero over `max_epochs`, step by step.
+        Learning-rate schedule. ``"plateau"``: divide by 10 when `monitor` stops improving, see `lr_patience`.
+        ``"cosine"``: cosine annealing to zero over `max_epochs`, updated in every step.
     lr_patience : int or None, default=2
-        Epochs without improvement after which the learning rate is divided by 10; None: never.
+        With ``"plateau"``: number of epochs without improvement after which the learning rate is divided by
+        10. None: it is never divided.
     warmup_epochs : int, default=0
-        With ``"cosine"``: epochs in which the learning rate rises to its height.
+        With ``"cosine"``: number of epochs in which the learning rate rises linearly to its full value.
     ema_decay : float or None, default=None
-        Validate and keep a moving average of the weights, which keeps so much of itself in a step,
-        such as 0.99. None: the weights of the last step.
+        Decay per step of an exponential moving average of the weights, such as 0.99. The averaged weights are
+        validated and kept. None: no average; the weights of the last step are validated and kept.
     tta : bool, default=False
-        Average the probabilities of each image and of its mirror image.
+        Test-time augmentation: whether to average the probabilities of each image and its mirror image.
     decision_threshold : float or None, default=None
-        Probability of the abnormal class from which on `predict` says it, chosen on patients
-        of their own by `murakit.threshold_at`. None: the most probable class. To be set at any time.
+        Smallest probability of the abnormal class at which `predict` returns it. `murakit.threshold_at` chooses
+        it, on patients that the model was not trained on. It may be set after `fit`. None: `predict` returns
+        the most probable class.
     cache : str, path-like or None, default=None
-        A folder for decoded images and for what the frozen stages make of them, each computed once
-        for all epochs, folds, trials and processes that name it. None: memory, for the time of one
-        `fit`. On a disk of this machine, for network drives lack the locks that it needs.
-        `murakit.cache_info` tells what it holds, `murakit.clear_cache` empties it.
+        Folder that stores decoded images and the outputs of frozen stages. Each is computed once for all
+        epochs, folds, trials and processes that use the folder. None: they are kept in memory during one
+        `fit`. The folder must be on a local disk, because network drives lack the file locks that it needs.
+        `murakit.cache_info` shows what it contains, and `murakit.clear_cache` empties it.
     cache_limit : int or None, default=None
-        Most bytes that `cache` (without it: a fit, in memory) may take. What does not fit is not
-        stored, with a warning. None: all but 1 GiB of the free disk, or a quarter of the free memory.
+        Largest size of the folder `cache` in bytes; without `cache`, of what one `fit` keeps in memory. What
+        does not fit is not stored, with a warning. None: the free disk space less 1 GiB, or a quarter of the
+        free memory.
     augment_views : int or None, default=None
-        Train on so many fixed random views of each image, in turns, so that frozen stages see each
-        view once. None: fresh random changes in every epoch, and frozen stages run in every step.
-        Without frozen stages there is nothing to gain, and changes stay fresh.
+        Number of fixed random views of each image. Each epoch trains on one view of each image, in turn, so
+        frozen stages process each view only once. None: images are augmented anew in every epoch, and frozen
+        stages run in every step. Without frozen stages, fixed views would save nothing: images are augmented
+        anew then too.
     feature_dtype : {"float32", "float16"}, default="float32"
-        Type in which outputs of frozen stages are stored. ``"float16"`` takes half the room;
-        probabilities change by some hundredths.
+        Data type in which outputs of frozen stages are stored. ``"float16"`` takes half the space and changes
+        probabilities by some hundredths.
     runtime : {"torch", "onnx"}, default="torch"
-        What predicts on a CPU: PyTorch, or ONNX Runtime (``pip install 'murakit[onnx]'``), which is
-        faster but takes seconds to start. Its numbers are taken only if they are PyTorch's to 1e-5.
+        Library that computes predictions on a CPU. ``"onnx"`` is ONNX Runtime (``pip install
+        'murakit[onnx]'``): it is faster but takes seconds to start. Its results are used only if its
+        probabilities equal PyTorch's to 1e-5.
     device : str or torch.device, default="auto"
-        ``"auto"``: a CUDA GPU where there is one, else the CPU. Where there is no GPU, a model
-        that was trained with ``"cuda"`` predicts on the CPU.
+        Device to compute on. ``"auto"``: a CUDA GPU if there is one, otherwise the CPU. A model trained with
+        ``"cuda"`` predicts on the CPU on a machine without a GPU.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        ``"auto"``: bfloat16 autocast on GPUs that compute in it, else float32.
+        Precision of the computation. ``"auto"``: bfloat16 autocast on GPUs that support it, otherwise float32.
     n_jobs : int or None, default=None
-        Threads that decode images. None: as many as there are CPUs; -1 likewise.
+        Number of threads that decode images. None or -1: one per CPU.
     random_state : int, RandomState instance or None, default=None
-        Decides the validation patients, the head's first weights, the order of the images and
-        their augmentation. An int gives the same weights in every process of the same kind of CPU
-        with the same number of threads; joblib's workers have fewer than the main process, unless the
-        environment variable ``MURAKIT_NUM_THREADS`` says how many a fit uses. No global random state is
-        read or changed.
+        Seed of the validation split, the initial weights of the head, the order of the images and the
+        augmentation. With an int, the trained weights are the same in every process that has the same kind of
+        CPU and the same number of threads. joblib's workers have fewer threads than the main process; the
+        environment variable ``MURAKIT_NUM_THREADS`` sets the number of threads of a fit. Global random states
+        are neither read nor changed.
     warm_start : bool, default=False
-        Go on from the weights of the last `fit`, with `unfreeze`, `augment`, `dropout` and the
-        optimizer's parameters as they are now; patients trained on before are never held out.
+        Whether `fit` continues from the weights of the last `fit`. `unfreeze`, `augment`, `dropout` and the
+        parameters of the optimizer may be changed in between. Patients trained on before are never held out.
     checkpoint : str, path-like or None, default=None
-        A folder in which the state of a training is kept after each epoch. An interrupted `fit` that is
-        begun again, with the same data and parameters, goes on from there and ends in the same weights;
-        states of callbacks are not kept. Folds and trials have files of their own, which are deleted
-        when they are done. Needs a `random_state`.
+        Folder that keeps the state of the training after each epoch. If a `fit` was interrupted, the next one
+        with the same data and parameters continues it and ends with the same weights. The state of callbacks
+        is not kept. Each fold or trial has its own file, which is deleted when its training is complete. It
+        needs a `random_state`.
     callbacks : list or None, default=None
-        Callbacks of skorch; a string names a scikit-learn scorer to log each epoch.
+        Callbacks of skorch. A string is the name of a scikit-learn scorer to log in each epoch.
     verbose : int, default=0
-        1: a progress bar over the epochs, or a line an epoch where output is not a terminal.
+        1: show a progress bar over the epochs, or print a line per epoch if the output is not a terminal.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         The class labels, sorted.
     pos_label_ : label or None
-        The abnormal one of two classes. None: there are more, or scikit-learn has encoded them.
+        The abnormal one of two classes. None if there are more classes, or if scikit-learn has encoded the
+        labels as 0 and 1.
     net_ : skorch.NeuralNet
         The trained net, on the CPU; ``net_.module_`` is the network.
     history_ : DataFrame
-        One row an epoch: losses, scores, learning rate, stage, whether it was the best so far.
+        One row per epoch: losses, scores, learning rate, stage, and whether it was the best epoch so far.
     best_epoch_ : int
-        The epoch, counted from 1, whose weights are kept.
+        Epoch whose weights are kept, counted from 1.
     n_epochs_ : int
-        Epochs that were run.
+        Number of epochs of training.
     validation_score_ : float or None
-        `monitor` on the validation images, at the epoch that is kept.
+        `monitor` on the validation images in the epoch that is kept.
     train_patients_, validation_patients_ : ndarray or None
-        The patients that were trained on, over all warm starts, and held out; None where they
-        are not known. A model of `load_model` may have hashes for names.
+        Patients trained on and held out, over all warm starts. None if they are not known. A model read by
+        `load_model` may have hashes instead of names.
     n_features_in_ : int
         Always 1: the path.
 
@@ -206,13 +226,13 @@ class MuraClassifier(NetClassifier):
     --------
     list_backbones : Backbones, their stages and sizes.
     load_mura : Paths, labels and patients of a MURA folder.
-    PatientKFold : Folds that never split a patient.
+    PatientKFold : Cross-validation folds that never split a patient.
     MuraSearchCV : Search for hyper-parameters with Optuna.
 
     Notes
     -----
-    After `fit` the object holds weights and history, no images and no optimizer, and lies on the
-    CPU; `murakit.save_model` writes it to a file, and ``joblib.dump`` does.
+    After `fit`, the object contains the weights, on the CPU, and the history, but no images and no optimizer.
+    `murakit.save_model` or ``joblib.dump`` writes it to a file.
 
     References
     ----------
@@ -265,57 +285,57 @@ class MuraClassifier(NetClassifier):
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
     }
 
-    # Its predictions take a `SampleTable` as X as well, so that whoever has one need not find files anew.
+    # Predictions also take a `SampleTable` as X, so that a caller who has one does not list folders again.
     takes_sample_tables = True
 
     def __init__(
         self,
-        backbone="resnet18",
+        backbone: str = "resnet18",
         *,
-        weights="imagenet",
-        unfreeze=None,
-        image_size=None,
-        resize="pad",
-        augment=True,
-        class_weight="balanced",
-        pos_label=None,
-        loss="cross_entropy",
-        label_smoothing=0.0,
-        mixup=0.0,
-        dropout=0.0,
-        optimizer="adamw",
-        lr=1e-3,
-        backbone_lr_factor=0.1,
-        stage_lr_decay=1.0,
-        weight_decay=1e-2,
-        batch_size=32,
-        max_epochs=30,
-        head_epochs=0,
-        head_lr=None,
-        early_stopping=True,
-        monitor="loss",
-        validation_fraction=0.15,
-        n_iter_no_change=5,
-        lr_schedule="plateau",
-        lr_patience=2,
-        warmup_epochs=0,
-        ema_decay=None,
-        tta=False,
-        decision_threshold=None,
-        cache=None,
-        cache_limit=None,
-        augment_views=None,
-        feature_dtype="float32",
-        runtime="torch",
-        device="auto",
-        precision="auto",
-        n_jobs=None,
-        random_state=None,
-        warm_start=False,
-        checkpoint=None,
-        callbacks=None,
-        verbose=0,
-    ):
+        weights: PathLike | None = "imagenet",
+        unfreeze: str | None = None,
+        image_size: int | None = None,
+        resize: str = "pad",
+        augment: bool | dict[str, float] = True,
+        class_weight: str | dict[Any, float] | None = "balanced",
+        pos_label: Any = None,
+        loss: str = "cross_entropy",
+        label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        dropout: float = 0.0,
+        optimizer: str = "adamw",
+        lr: float = 1e-3,
+        backbone_lr_factor: float = 0.1,
+        stage_lr_decay: float = 1.0,
+        weight_decay: float = 1e-2,
+        batch_size: int = 32,
+        max_epochs: int = 30,
+        head_epochs: int = 0,
+        head_lr: float | None = None,
+        early_stopping: bool = True,
+        monitor: str = "loss",
+        validation_fraction: float = 0.15,
+        n_iter_no_change: int = 5,
+        lr_schedule: str = "plateau",
+        lr_patience: int | None = 2,
+        warmup_epochs: int = 0,
+        ema_decay: float | None = None,
+        tta: bool = False,
+        decision_threshold: float | None = None,
+        cache: PathLike | None = None,
+        cache_limit: int | None = None,
+        augment_views: int | None = None,
+        feature_dtype: str = "float32",
+        runtime: str = "torch",
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        warm_start: bool = False,
+        checkpoint: PathLike | None = None,
+        callbacks: Sequence[str | Callback] | None = None,
+        verbose: int = 0,
+    ) -> None:
         self.backbone = backbone
         self.weights = weights
         self.unfreeze = unfreeze
@@ -361,25 +381,34 @@ class MuraClassifier(NetClassifier):
         self.callbacks = callbacks
         self.verbose = verbose
 
-    def fit(self, X, y, groups=None, X_val=None, y_val=None, groups_val=None, sample_weight=None):
-        """Train on radiographs.
+    def fit(
+        self,
+        X: Paths,
+        y: ArrayLike,
+        groups: ArrayLike | None = None,
+        X_val: Paths | None = None,
+        y_val: ArrayLike | None = None,
+        groups_val: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Train the network on radiographs.
 
         Parameters
         ----------
         X : array-like of shape (n,) or (n, 1)
             Paths of images or of study folders.
         y : array-like of shape (n,)
-            Labels, of any type; two classes or more.
+            Labels of any type, with two classes or more.
         groups : array-like of shape (n,), default=None
-            The patient of each sample. None: read from the path.
+            Patient of each sample. None: read from the path.
         X_val : array-like of shape (m,) or (m, 1), default=None
-            Samples of other patients to validate on, instead of patients held out from X.
+            Validation samples of other patients. None: with `early_stopping`, patients of X are held out.
         y_val : array-like of shape (m,), default=None
-            Their labels.
+            Labels of `X_val`.
         groups_val : array-like of shape (m,), default=None
-            Their patients. None: read from the path.
+            Patients of `X_val`. None: read from the path.
         sample_weight : array-like of shape (n,), default=None
-            Weight of each sample in the loss; samples of weight zero are left out.
+            Weight of each sample in the loss. Samples of weight zero are left out.
 
         Returns
         -------
@@ -388,29 +417,36 @@ class MuraClassifier(NetClassifier):
         Raises
         ------
         ValueError
-            Before any training: for one class, missing labels, rows that contradict each other, groups of another
-            length, and where a patient is needed and cannot be told.
+            Before training starts: if there is only one class, labels are missing, rows contradict each other,
+            inputs have different lengths, or a patient is needed but not known.
         FileNotFoundError
-            For missing paths.
+            If a path does not exist.
         UnreadableImage
-            For a file that is no readable image.
+            If a file is not a readable image.
         FloatingPointError
-            Where the loss becomes NaN or infinite.
+            If the loss becomes NaN or infinite.
 
         Warns
         -----
         UserWarning
-            Where `weights` is a saved model that was trained on patients of this fit: a
+            If `weights` is a saved model that was trained on patients of this fit: the scores of a
             cross-validation over them would be too good.
         """
         if self.runtime == "onnx":
-            require_onnx()  # not after hours of training
+            require_onnx()  # before the training, not hours later
         return super().fit(X, y, groups, X_val, y_val, groups_val, sample_weight)
 
-    def partial_fit(self, X, y, classes=None, groups=None, sample_weight=None):
-        """Train for one epoch on these samples, going on from the present weights.
+    def partial_fit(
+        self,
+        X: Paths,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Train for one epoch on these samples, starting from the current weights.
 
-        Nothing is held out and nothing stops early.
+        There is no validation and no early stopping.
 
         Parameters
         ----------
@@ -419,9 +455,9 @@ class MuraClassifier(NetClassifier):
         y : array-like of shape (n,)
             Labels.
         classes : array-like of shape (n_classes,), default=None
-            All classes, on the first call, where y does not hold them all.
+            All classes. It is needed in the first call if `y` does not contain all of them.
         groups : array-like of shape (n,), default=None
-            The patient of each sample, for ``train_patients_``.
+            Patient of each sample, for ``train_patients_``. None: read from the path.
         sample_weight : array-like of shape (n,), default=None
             Weight of each sample in the loss.
 
@@ -431,23 +467,23 @@ class MuraClassifier(NetClassifier):
         """
         return super().partial_fit(X, y, classes, groups, sample_weight)
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Paths) -> NDArray[np.float64]:
         """Return the probability of each class.
 
         Parameters
         ----------
         X : array-like of shape (n,) or (n, 1)
-            Paths of images or of study folders; a folder gets the mean over its images.
+            Paths of images or of study folders. The probabilities of a folder are the mean over its images.
 
         Returns
         -------
         proba : ndarray of shape (n, n_classes), dtype float64
-            In the order of ``classes_``.
+            Probabilities, with the columns in the order of ``classes_``.
 
         Raises
         ------
         UnreadableImage
-            For a file that is no readable image.
+            If a file is not a readable image.
         """
         return super().predict_proba(X)
 
@@ -457,7 +493,7 @@ class MuraClassifier(NetClassifier):
         tags.input_tags.one_d_array = True
         return tags
 
-    # -- what a sample of radiographs is ----------------------------------------------------
+    # -- reading samples --------------------------------------------------------------------
 
     def _read_samples(self, X, groups=None, *, reset=False, name="X", groups_name="groups"):
         samples = as_samples(X, patients=groups, name=name, patients_name=groups_name)
@@ -468,16 +504,16 @@ class MuraClassifier(NetClassifier):
         return samples
 
     @property
-    def pos_label_(self):
+    def pos_label_(self) -> Any:
         check_is_fitted(self)
         at = self._positive(self.classes_)
         return None if at is None else plain(self.classes_[at])
 
     def _positive(self, classes):
-        """Return the position of the abnormal class; None where there is none of two, or it is not known."""
+        """Return the index of the abnormal one of two classes; None if there are more, or labels are encoded."""
         if len(classes) != 2:
             return None
-        # cross_val_predict and voting classifiers pass 0 and 1 for the sorted labels.
+        # scikit-learn's cross_val_predict and voting classifiers encode the sorted labels as 0 and 1.
         encoded = {plain(label) for label in classes} == {0, 1} and self.pos_label not in (None, 0, 1)
         return None if encoded else positive_index(classes, self.pos_label)
 
@@ -493,9 +529,9 @@ class MuraClassifier(NetClassifier):
         positive = self._positive(self.classes_)
         if positive is None and len(self.classes_) == 2:
             raise ValueError(
-                f"decision_threshold={self.decision_threshold}: it is one on the probability of pos_label="
-                f"{self.pos_label!r}, and this fit was given the labels 0 and 1 for it. Set the threshold after the "
-                "fit on the labels themselves."
+                f"decision_threshold={self.decision_threshold} applies to the probability of pos_label="
+                f"{self.pos_label!r}, but the labels were encoded as 0 and 1 before this fit. Set the threshold after "
+                "a fit on the labels themselves."
             )
         return predicted_codes(proba, self.decision_threshold, positive)
 
@@ -503,10 +539,10 @@ class MuraClassifier(NetClassifier):
         return find_backbone(self.backbone).later_half if self.unfreeze is None else self.unfreeze
 
     def _side(self, name=None):
-        """Return the side of the squares that images are scaled to for a backbone; by default, the fitted one."""
+        """Return the side of the images, in pixels, for a backbone. None: the backbone of the fitted network."""
         if self.image_size is not None:
             return self.image_size
-        # The parameter may have been changed since the fit.
+        # Not self.backbone, which may have been changed since the fit.
         return find_backbone(self._net.module_.name if name is None else name).input_size
 
     def _train(self, train, valid, classes, seeds, *, continued, one_epoch=False):
@@ -514,29 +550,33 @@ class MuraClassifier(NetClassifier):
             self._check_phases(continued)
         before = None if continued else patients_of_weights(self.weights)
         if before is not None:
-            self._warn_of_known(before, (train, valid))
+            self._warn_of_known_patients(before, (train, valid))
         super()._train(train, valid, classes, seeds, continued=continued, one_epoch=one_epoch)
         if before is not None:
             known = known_after(before, self.train_patients_, self.validation_patients_)
             self.train_patients_, self.validation_patients_ = known
         return self
 
-    def _warn_of_known(self, before, parts):
-        """Warn of patients whom the weights come from: those left out of this fit may be known as well."""
+    def _warn_of_known_patients(self, before, parts):
+        """Warn if the initial weights come from a model that knows patients of this fit.
+
+        Such a model probably knows patients of a test set as well.
+        """
         names = [part.patient_names() for part in parts if part is not None]
         patients = np.unique(np.concatenate([part for part in names if part is not None] or [[]]).astype(str))
         known = patients[known_among(patients, np.concatenate([part for part in before if part is not None]))]
         if len(known):
+            assert self.weights is not None  # only weights of a file come with patients
             warnings.warn(
                 f"weights={os.fspath(self.weights)!r} come from a model that knows {len(known)} of the {len(patients)} "
-                f"patients of this fit ({', '.join(known[:3])}). A cross-validation or validation on such patients is "
-                "too good: start from other weights, or judge on patients that neither has seen.",
+                f"patients of this fit ({', '.join(known[:3])}). Scores of a cross-validation or validation on such "
+                "patients are too good: start from other weights, or evaluate on patients that neither has seen.",
                 UserWarning,
                 stacklevel=4,
             )
 
     def _check_phases(self, continued):
-        """Raise where nothing is left of the epochs after those of the head alone and of the warm-up."""
+        """Raise if the epochs of the head phase and of the warm-up leave no epoch with the full learning rate."""
         unfreeze = self._first_trained_stage()
         phases = {}
         if not continued and unfreeze != "head":
@@ -544,9 +584,9 @@ class MuraClassifier(NetClassifier):
         if self.lr_schedule == "cosine":
             phases["warmup_epochs"] = self.warmup_epochs
         if 0 < sum(phases.values()) >= self.max_epochs:
-            told = " and ".join(f"{name}={value}" for name, value in phases.items() if value)
+            settings = " and ".join(f"{name}={value}" for name, value in phases.items() if value)
             raise ValueError(
-                f"{told} leave none of max_epochs={self.max_epochs} to train unfreeze={unfreeze!r} "
+                f"{settings} leave none of max_epochs={self.max_epochs} to train unfreeze={unfreeze!r} "
                 "at its learning rate. Lower them, or raise max_epochs."
             )
 
@@ -554,8 +594,8 @@ class MuraClassifier(NetClassifier):
         entry = find_backbone(self.backbone)
         side = self._side(entry.name)
         if side < entry.min_size or (entry.fixed_size and side != entry.input_size):
-            least = f"{entry.input_size} px only" if entry.fixed_size else f"{entry.min_size} px and more"
-            raise ValueError(f"image_size={self.image_size}: {self.backbone} takes images of {least}.")
+            allowed = f"{entry.input_size} px only" if entry.fixed_size else f"{entry.min_size} px and more"
+            raise ValueError(f"image_size={self.image_size}: {self.backbone} takes images of {allowed}.")
         if self.decision_threshold is not None and n_classes != 2:
             raise ValueError(
                 f"decision_threshold={self.decision_threshold} is for two classes, and y has {n_classes}: set None."
@@ -572,7 +612,7 @@ class MuraClassifier(NetClassifier):
             dropout=self.dropout,
             augmentation=self._augmentation(),
             seed=seed,
-            # A callback may do with the network what it likes.
+            # A callback may change the network, and so the shared memory of other networks.
             share_frozen=not any(not isinstance(callback, str) for callback in self.callbacks or ()),
             one_output=self.loss == "bce",
         )
@@ -601,14 +641,16 @@ class MuraClassifier(NetClassifier):
             return None
         if not isinstance(self.random_state, Integral):
             raise ValueError(
-                f"checkpoint: with random_state={self.random_state!r} another fit is another training, which cannot "
-                "go on from this one's. Set random_state to a whole number."
+                f"checkpoint: with random_state={self.random_state!r} each fit is another training, which cannot "
+                "continue an interrupted one. Set random_state to a whole number."
             )
-        params = {name: plain(value) for name, value in self.get_params().items() if name not in _NO_MATTER}
+        params = {
+            name: plain(value) for name, value in self.get_params().items() if name not in _NOT_IN_CHECKPOINT
+        }
         versions = __version__, torch.__version__, PIXELS
         parts = [repr((versions, sorted(params.items()))), *weight_arrays(network)]
         for data in (train,) if valid is None else (train, valid):
-            # The files themselves, not only their names.
+            # The identities of the files, not only their names: their contents may have changed.
             items = data.samples.path
             parts += ["\0".join(items), *Files(items).ids, data.code, data.weight]
         return Checkpoint(self.checkpoint, parts)
@@ -616,15 +658,15 @@ class MuraClassifier(NetClassifier):
     def _training_options(self, *, one_epoch):
         names = ("stage_lr_decay", "head_lr", "warmup_epochs", "mixup", "ema_decay")
         options = {name: getattr(self, name) for name in names}
-        # A plan over all epochs has no meaning for one of them.
+        # A schedule over all epochs has no meaning for the one epoch of partial_fit.
         options["lr_schedule"] = "plateau" if one_epoch else self.lr_schedule
         if self.label_smoothing:
             options["criterion__label_smoothing"] = self.label_smoothing
         return options
 
-    # -- reading ----------------------------------------------------------------------------
+    # -- inputs of the network --------------------------------------------------------------
 
-    def _sources(self, network, unfreeze, device, *, fitting):
+    def _inputs_of(self, network, unfreeze, device, *, fitting):
         names = ("resize", "cache", "cache_limit", "feature_dtype", "n_jobs")
         settings = {name: getattr(self, name) for name in names}
         settings |= {
@@ -638,12 +680,12 @@ class MuraClassifier(NetClassifier):
     def _training_inputs(self, network, parts, device, head_epochs):
         unfreeze = self._first_trained_stage()
         network.freeze_below(unfreeze).eval()
-        sources = self._sources(network, unfreeze, device, fitting=True)
-        changing = network.augmentation is not None
+        inputs = self._inputs_of(network, unfreeze, device, fitting=True)
+        has_augmentation = network.augmentation is not None
         return [
-            sources.for_training(
+            inputs.for_training(
                 items,
-                augmented=augmented and changing,
+                augmented=augmented and has_augmentation,
                 views=self.augment_views,
                 head_epochs=head_epochs,
                 mixed=augmented and self.mixup > 0,
@@ -652,18 +694,18 @@ class MuraClassifier(NetClassifier):
         ]
 
     def _log_proba_batches(self, network, items, device):
-        sources = self._sources(network, self._net.unfreeze, device, fitting=False)
+        inputs = self._inputs_of(network, self._net.unfreeze, device, fitting=False)
         by_onnx = self.runtime == "onnx" and device == "cpu"
-        # A few images are not padded to a whole chunk, which would take several times as long. Stored
-        # activations were computed in whole chunks, so they are not used here: else the last bits of a
+        # Few images are not padded to a whole chunk, because that would take several times as long. Stored
+        # activations were computed in whole chunks, so they are not used here: otherwise the last bits of a
         # prediction would depend on what is stored.
         exact = len(items) >= MIN_CHUNK_SIZE
-        for inputs, begin in sources.for_prediction(items, mirrored=self.tta, stored=exact):
+        for batches, begin in inputs.for_prediction(items, mirrored=self.tta, stored=exact):
             done = []
-            for batch in inputs:
+            for batch in batches:
                 logits = onnx_logits(network, batch) if by_onnx and begin is None else None
                 if logits is None:
-                    with torch.autocast(sources.device.type, torch.bfloat16, self._autocast(device)):
+                    with torch.autocast(inputs.device.type, torch.bfloat16, self._autocast(device)):
                         logits = network.infer(batch.to(device, non_blocking=True), begin, exact)
                 done.append(log_probabilities(logits.double()))
             yield done[0] if len(done) == 1 else torch.logaddexp(*done) - np.log(2)

@@ -1,9 +1,12 @@
-"""Models by region: one for each, and what a model of region and abnormality together says of both."""
+"""`PerRegionClassifier`: one classifier per region."""
 
 import copy
+from collections.abc import Iterator
+from typing import Any, Self
 
 import numpy as np
 from joblib import Parallel, delayed
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
@@ -12,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..datasets._paths import as_paths
 from ..datasets._samples import as_samples
 from ..metrics._scorer import threshold_of
+from ..utils._typing import Paths
 from ..utils._validation import check_labels, plain
 
 
@@ -20,25 +24,25 @@ def _has_proba(classifier):
 
 
 class PerRegionClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
-    """One classifier for each region, each fitted on its own images only.
+    """Meta-estimator of one classifier per region, each fitted on the images of its region only.
 
-    The region of an image is read from its path. A region that was not among those of the fit is an
-    error, never a guess.
+    The region of an image is read from its path. Prediction of an image of a region that was not in the fit
+    raises an error.
 
     Parameters
     ----------
     estimator : classifier
-        What is cloned for each region: a `MuraClassifier`, or any classifier of paths.
+        Classifier that is cloned for each region: a `MuraClassifier`, or any classifier of paths.
     start_from_all : bool, default=False
-        Fit a model on all regions first, from which each region's goes on by ``warm_start``; the
-        patients that it held out stay held out.
+        Whether to fit a first classifier on all regions, which the classifier of each region continues by
+        ``warm_start``. Patients that the first one has held out stay held out.
     n_jobs : int or None, default=None
-        Regions that are fitted at the same time, in processes of their own. None: one.
+        Number of regions that are fitted in parallel, each in its own process. None: 1.
 
     Attributes
     ----------
     regions_ : ndarray of shape (n_regions,)
-        The regions that are known, sorted.
+        The regions of the fit, sorted.
     estimators_ : list of classifiers
         The fitted classifiers, in the order of ``regions_``.
     classes_ : ndarray of shape (n_classes,)
@@ -49,7 +53,7 @@ class PerRegionClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     See Also
     --------
     MuraClassifier : One classifier for all regions.
-    evaluate : Metrics with intervals, region by region.
+    evaluate : Metrics with intervals, for each region.
 
     References
     ----------
@@ -69,15 +73,15 @@ class PerRegionClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     array(['hand', 'wrist'], dtype=object)
     """
 
-    # With metadata routing on, `groups` goes to fit without set_fit_request.
+    # With metadata routing enabled, `groups` reaches fit without set_fit_request.
     __metadata_request__fit = {"groups": True}
 
-    def __init__(self, estimator, *, start_from_all=False, n_jobs=None):
+    def __init__(self, estimator: Any, *, start_from_all: bool = False, n_jobs: int | None = None) -> None:
         self.estimator = estimator
         self.start_from_all = start_from_all
         self.n_jobs = n_jobs
 
-    def fit(self, X, y, groups=None):
+    def fit(self, X: Paths, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
         """Fit a clone of the estimator on each region.
 
         Parameters
@@ -87,7 +91,7 @@ class PerRegionClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         y : array-like of shape (n,)
             Labels.
         groups : array-like of shape (n,), default=None
-            The patient of each sample, handed on to the estimator. None: not handed on.
+            Patient of each sample, passed on to the ``fit`` of the estimator. None: not passed on.
 
         Returns
         -------
@@ -96,41 +100,41 @@ class PerRegionClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            For paths that do not say their region, for a region with labels of one class only, and
-            with `start_from_all` for an estimator that knows no ``warm_start``.
+            If the region of a path is not known, if a region has labels of only one class, or if
+            `start_from_all` is set and the estimator has no ``warm_start``.
         """
         samples = as_samples(X, patients=groups, list_folders=False, patients_name="groups")
         paths, regions = samples.sample, _regions_of(samples)
-        y = np.asarray(check_labels(y, len(paths)))
+        labels = np.asarray(check_labels(y, len(paths)))
         known = np.unique(regions)
         for region in known:
-            if len(labels := np.unique(y[regions == region])) < 2:
+            if len(classes := np.unique(labels[regions == region])) < 2:
                 raise ValueError(
-                    f"The region {region!r} holds only the class {plain(labels[0])!r}: a classifier needs two. Leave "
+                    f"The region {region!r} holds only the class {plain(classes[0])!r}: a classifier needs two. Leave "
                     "the region out, or load its other studies too."
                 )
-        groups = None if groups is None else samples.patient
+        patients = None if groups is None else samples.patient
         start = self.estimator
         if self.start_from_all:
             if "warm_start" not in self.estimator.get_params():
                 raise ValueError(
-                    f"start_from_all: {type(self.estimator).__name__} knows no warm_start, so it cannot go on from "
+                    f"start_from_all: {type(self.estimator).__name__} knows no warm_start, so it cannot continue "
                     "another fit. Set start_from_all=False."
                 )
-            start = _fit(clone(self.estimator), paths, y, groups)
+            start = _fit(clone(self.estimator), paths, labels, patients)
         self.estimators_ = Parallel(n_jobs=self.n_jobs)(
             delayed(_fit_region)(
-                region, start, self.start_from_all, *_rows(regions == region, paths, y, groups)
+                region, start, self.start_from_all, *_rows(regions == region, paths, labels, patients)
             )
             for region in known
         )
         self.regions_ = known
-        self.classes_ = np.unique(y)
+        self.classes_ = np.unique(labels)
         self.n_features_in_ = 1
         return self
 
-    def predict(self, X):
-        """Return the class that its region's classifier predicts for each sample.
+    def predict(self, X: Paths) -> NDArray:
+        """Return the class of each sample, predicted by the classifier of its region.
 
         Parameters
         ----------
@@ -144,7 +148,7 @@ class PerRegionClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            For a region that is not known.
+            If a region was not in the fit, or is not known.
         """
         check_is_fitted(self)
         paths = as_paths(X)
@@ -154,8 +158,8 @@ class PerRegionClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         return labels
 
     @available_if(_has_proba)
-    def predict_proba(self, X):
-        """Return the probability of each class, by its region's classifier.
+    def predict_proba(self, X: Paths) -> NDArray[np.float64]:
+        """Return the probability of each class, predicted by the classifier of each sample's region.
 
         Parameters
         ----------
@@ -165,12 +169,13 @@ class PerRegionClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         proba : ndarray of shape (n, n_classes), dtype float64
-            In the order of ``classes_``; zero for a class that the region does not have.
+            Probabilities, with the columns in the order of ``classes_``; zero for a class that the region does
+            not have.
 
         Raises
         ------
         ValueError
-            For a region that is not known.
+            If a region was not in the fit, or is not known.
         """
         check_is_fitted(self)
         paths = as_paths(X)
@@ -181,19 +186,19 @@ class PerRegionClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         return proba
 
     @property
-    def decision_threshold(self):
-        """The threshold of all regions' classifiers, or None; where they differ, it is an error."""
+    def decision_threshold(self) -> float | None:
+        """Decision threshold of the classifiers of all regions, or None; an error if they differ."""
         check_is_fitted(self)
         found = {threshold_of(estimator) for estimator in self.estimators_}
         if len(found) > 1:
             raise ValueError(
-                f"The classifiers of the regions have different thresholds, {sorted(found, key=str)}: judge each "
+                f"The classifiers of the regions have different thresholds, {sorted(found, key=str)}: evaluate each "
                 "region alone, or set one threshold for all."
             )
         return found.pop()
 
-    def _by_region(self, X):
-        """Yield the rows of each region, its classifier and its paths."""
+    def _by_region(self, X: Any) -> Iterator[tuple[NDArray, Any, NDArray]]:
+        """Yield the rows of each region, the classifier of the region, and the paths of the rows."""
         samples = as_samples(X, list_folders=False)
         paths, regions = samples.sample, _regions_of(samples)
         unknown = np.flatnonzero(~np.isin(regions, self.regions_))
@@ -226,13 +231,15 @@ def _fit(estimator, paths, y, groups):
     return estimator.fit(paths, y) if groups is None else estimator.fit(paths, y, groups=groups)
 
 
-def _fit_region(region, start, go_on, paths, y, groups):
+def _fit_region(region, start, continued, paths, y, groups):
+    """Fit the classifier of a region: a clone of `start`, or a copy that continues the fit of `start`."""
     try:
-        if not go_on:
+        if not continued:
             return _fit(clone(start), paths, y, groups)
         estimator = copy.deepcopy(start)
-        wished = estimator.warm_start
-        return _fit(estimator.set_params(warm_start=True), paths, y, groups).set_params(warm_start=wished)
+        warm_start = estimator.warm_start
+        _fit(estimator.set_params(warm_start=True), paths, y, groups)
+        return estimator.set_params(warm_start=warm_start)
     except ValueError as error:
-        shared = " (start_from_all goes on from the model of all regions by warm_start)" if go_on else ""
-        raise ValueError(f"The region {region!r}{shared}: {error}") from error
+        how = " (start_from_all continues the model of all regions by warm_start)" if continued else ""
+        raise ValueError(f"The region {region!r}{how}: {error}") from error

@@ -1,9 +1,14 @@
-"""Settings that others have published, and the best of our own, by name."""
+"""Recipes: parameters of published settings, and of our own best one, by name; and search spaces."""
+
+from typing import TYPE_CHECKING, Any
 
 from ..networks._build import find_backbone
 from ._classifier import MuraClassifier
 
-# What the paper changes in an image: lateral inversions, and rotations up to 30 degrees.
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+# Augmentation of the paper: horizontal flips, and rotations up to 30 degrees.
 _PAPER_AUGMENTATION = {
     "flip": 0.5,
     "rotation": 30.0,
@@ -13,7 +18,7 @@ _PAPER_AUGMENTATION = {
     "contrast": 0.0,
 }
 
-RECIPES = {
+RECIPES: dict[str, dict[str, Any]] = {
     "paper": {
         "backbone": "densenet169",
         "unfreeze": "all",
@@ -67,34 +72,37 @@ RECIPES = {
 }
 
 
-def recipe(name, **changes):
-    """Return the parameters of a published set-up, or of our own.
+def recipe(name: str, **changes: Any) -> dict[str, Any]:
+    """Return the parameters of a published training, or of our own best one.
 
     Parameters
     ----------
     name : {"paper", "muraproj", "resnet18-partial", "strong"}
-        ``"paper"``: one DenseNet-169 of MURA's authors [1]_, whose ensemble averages five of them.
-        ``"muraproj"``: a ResNet-50, its head first and then all layers [2]_. ``"resnet18-partial"``: a
-        ResNet-18 from layer2 on, with class weights and early stopping. ``"strong"``: ours, a ResNet-18 whose
-        last stage learns from all patients, ten epochs along a cosine, from smoothed labels: of what was
-        tried on real radiographs, what helped beyond chance (``benchmarks/RESULTS.md``, "ablation").
+        Name of the recipe.
+
+        - ``"paper"``: the DenseNet-169 of MURA's authors [1]_; their ensemble averages five such networks.
+        - ``"muraproj"``: a ResNet-50, of which first the head and then all layers are trained [2]_.
+        - ``"resnet18-partial"``: a ResNet-18, trained from layer2 on, with class weights and early stopping.
+        - ``"strong"``: our own. Only the last stage of a ResNet-18 is trained, on all patients, for ten
+          epochs, with a cosine schedule and label smoothing. It contains the changes that significantly
+          improved the results on real radiographs (``benchmarks/RESULTS.md``, "ablation").
     **changes
         Parameters of `MuraClassifier` to add or to change.
 
     Returns
     -------
     params : dict
-        For ``MuraClassifier(**params)``; a copy, to be changed at will.
+        Parameters for ``MuraClassifier(**params)``. It is a copy and may be changed.
 
     Raises
     ------
     ValueError
-        For another name.
+        If the name is not known.
 
     Notes
     -----
-    What a source does not say is left at `MuraClassifier`'s default. "muraproj" splits by the same
-    rule (15 % of the patients, seed 42), not into the same patients.
+    Parameters that a source does not mention have `MuraClassifier`'s default. "muraproj" splits by the rule of
+    its source (15 % of the patients, seed 42), but into other patients.
 
     References
     ----------
@@ -114,23 +122,24 @@ def recipe(name, **changes):
     return {key: dict(value) if isinstance(value, dict) else value for key, value in params.items()}
 
 
-def search_space(estimator):
-    """Return Optuna distributions for what matters most in a `MuraClassifier`.
+def search_space(estimator: Any) -> "dict[str, BaseDistribution]":
+    """Return Optuna distributions of the most important parameters of a `MuraClassifier`.
 
     Parameters
     ----------
     estimator : estimator object
-        A `MuraClassifier`, or any estimator that holds one (a pipeline, a calibrated classifier).
+        A `MuraClassifier`, or any estimator that contains one (a pipeline, a calibrated classifier).
 
     Returns
     -------
     distributions : dict of str to optuna distribution
-        For ``param_distributions`` of `MuraSearchCV`, with the names that `estimator` knows them by.
+        Distributions for ``param_distributions`` of `MuraSearchCV`, by the names of the parameters in
+        `estimator`.
 
     Raises
     ------
     ValueError
-        Where there is no `MuraClassifier` in the estimator.
+        If the estimator contains no `MuraClassifier`.
 
     Examples
     --------
@@ -138,24 +147,24 @@ def search_space(estimator):
     >>> sorted(search_space(MuraClassifier(unfreeze="head")))
     ['dropout', 'lr', 'weight_decay']
     """
-    # Only a search needs Optuna.
+    # Imported here, because only a search needs Optuna.
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    held = {"": estimator, **{f"{name}__": value for name, value in estimator.get_params(deep=True).items()}}
-    found = [(prefix, value) for prefix, value in held.items() if isinstance(value, MuraClassifier)]
+    parts = {"": estimator, **{f"{name}__": value for name, value in estimator.get_params(deep=True).items()}}
+    found = [(prefix, value) for prefix, value in parts.items() if isinstance(value, MuraClassifier)]
     if not found:
         raise ValueError(
             f"There is no MuraClassifier in {estimator!r} to search over; write the distributions by hand."
         )
     prefix, classifier = found[0]
-    space = {
+    space: dict[str, BaseDistribution] = {
         "lr": FloatDistribution(1e-4, 1e-2, log=True),
         "weight_decay": FloatDistribution(1e-4, 1e-1, log=True),
         "dropout": FloatDistribution(0.0, 0.5),
     }
     if classifier.unfreeze != "head":
         if classifier.weights is not None:
-            # Of random weights, there is nothing in the first stages to keep.
+            # Only pretrained stages can stay frozen, not random ones.
             stages = find_backbone(classifier.backbone).stages
             space["unfreeze"] = CategoricalDistribution(list(stages[:-4:-1]))
         space["backbone_lr_factor"] = FloatDistribution(1e-2, 1.0, log=True)

@@ -1,4 +1,4 @@
-"""How good a model is: metrics with intervals, comparisons, published results, tables of predictions, audits."""
+"""Evaluation of models: metrics with intervals, comparisons, published results, tables of predictions, audits."""
 
 from ._compare import Comparison, compare
 from ._evaluate import evaluate, evaluate_predictions

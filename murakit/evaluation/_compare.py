@@ -1,11 +1,19 @@
-"""`compare`: differences between models on the same patients, and beside what others publish."""
+"""`compare`: differences between models on the same patients, and a table beside published results."""
 
 import html
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from ..metrics._bootstrap import Estimate, bounds_of, point, questions, resampled, with_mean_of_regions
+from ..metrics._bootstrap import (
+    Estimate,
+    bootstrap,
+    groups_of,
+    intervals,
+    point_estimates,
+    with_mean_of_regions,
+)
 from ..metrics._weighted import METRICS
 from ._published import published_results
 from ._result import METRIC_NAMES, Evaluation, estimate_in, markdown_lines
@@ -14,19 +22,19 @@ _SHOWN = ("kappa", "auroc", "sensitivity", "specificity")
 
 
 class Comparison:
-    """Differences between evaluations; made by `compare`.
+    """Differences between the metrics of models; made by `compare`.
 
     Parameters
     ----------
     evaluations : dict of str to Evaluation
-        The models; the first is what the others are compared with.
+        Evaluation of each model, by its name. The first is the baseline.
     frame : DataFrame
-        The differences, as `to_frame` returns them.
+        Differences from the baseline, as `to_frame` returns them.
 
     Attributes
     ----------
     baseline : str
-        Name of the first.
+        Name of the first model, which the others are compared with.
 
     Examples
     --------
@@ -43,31 +51,32 @@ class Comparison:
     0.5
     """
 
-    def __init__(self, evaluations, frame):
+    def __init__(self, evaluations: dict[str, Evaluation], frame: pd.DataFrame) -> None:
         self.evaluations = evaluations
         self.baseline = next(iter(evaluations))
         self._frame = frame
 
-    def to_frame(self):
-        """Return the differences.
+    def to_frame(self) -> pd.DataFrame:
+        """Return all differences from the baseline.
 
         Returns
         -------
         table : DataFrame
-            One row for each other model and group (a MultiIndex model, group), value minus that of
-            the first model, with bounds: ``kappa``, ``kappa_low``, ``kappa_high`` and so on.
+            One row per model except the baseline, and per group (MultiIndex model, group). Columns: for each
+            metric, the model's value minus the baseline's, and the bounds of its interval: ``kappa``,
+            ``kappa_low``, ``kappa_high`` and so on.
         """
         return self._frame.copy()
 
-    def difference(self, model, metric="kappa", group="all"):
-        """Return a model's metric minus the first model's.
+    def difference(self, model: str, metric: str = "kappa", group: str = "all") -> Estimate:
+        """Return a model's metric minus the baseline's.
 
         Parameters
         ----------
         model : str
-            Not the first.
+            Name of a model other than the baseline.
         metric : str, default="kappa"
-            Such as ``"auroc"``.
+            Name of the metric, such as ``"auroc"``.
         group : str, default="all"
             ``"all"``, a region, or a class.
 
@@ -77,13 +86,13 @@ class Comparison:
         """
         return estimate_in(self._frame.loc[(model, group)], metric)
 
-    def table(self, metrics=_SHOWN, group="all"):
-        """Return each model's numbers, and its differences from the first.
+    def table(self, metrics: Sequence[str] = _SHOWN, group: str = "all") -> pd.DataFrame:
+        """Return each model's metrics, and its differences from the baseline, as text.
 
         Parameters
         ----------
         metrics : sequence of str, default=("kappa", "auroc", "sensitivity", "specificity")
-            What to show.
+            Metrics to show.
         group : str, default="all"
             ``"all"``, a region, or a class.
 
@@ -101,16 +110,16 @@ class Comparison:
             }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("Model")
 
-    def beside_published(self, metric="kappa", group="all"):
-        """Return the models' numbers beside those that others report on MURA.
+    def beside_published(self, metric: str = "kappa", group: str = "all") -> pd.DataFrame:
+        """Return a metric of the models, and the published results for MURA, in one table.
 
-        They were measured on other studies, some per image, with other labels: the third column says
-        where. A difference between lines of different origin is no result.
+        Published results were measured on other studies, some per image, some with other labels: see the
+        column "Measured on". So a difference between a model here and a published one proves nothing.
 
         Parameters
         ----------
         metric : str, default="kappa"
-            Such as ``"auroc"``.
+            Name of the metric, such as ``"auroc"``.
         group : str, default="all"
             ``"all"``, or a region.
 
@@ -134,8 +143,8 @@ class Comparison:
             rows.append((found.who, value, found.measured_on, found.source))
         return pd.DataFrame(rows, columns=["Model", METRIC_NAMES[metric], "Measured on", "Source"])
 
-    def caption(self):
-        """Return what the differences are.
+    def caption(self) -> str:
+        """Return a sentence that says how the differences and their intervals were computed.
 
         Returns
         -------
@@ -144,18 +153,18 @@ class Comparison:
         first = self.evaluations[self.baseline]
         what = "studies" if first.level == "study" else "images"
         return (
-            f"{len(first.units):,} {what} of {len(set(first.units.patient)):,} patients; differences with "
+            f"{len(first.predictions):,} {what} of {len(set(first.predictions.patient)):,} patients; differences with "
             f"{first.confidence_level:.0%} intervals from {first.n_resamples:,} resamples of patients, the same for "
-            "all models. An interval that holds 0 shows no difference."
+            "all models. An interval that contains 0 shows no difference."
         )
 
-    def to_markdown(self, metrics=_SHOWN, group="all"):
+    def to_markdown(self, metrics: Sequence[str] = _SHOWN, group: str = "all") -> str:
         """Return `table` in Markdown, with the caption below.
 
         Parameters
         ----------
         metrics : sequence of str, default=("kappa", "auroc", "sensitivity", "specificity")
-            What to show.
+            Metrics to show.
         group : str, default="all"
             ``"all"``, a region, or a class.
 
@@ -165,15 +174,15 @@ class Comparison:
         """
         return "\n".join([*markdown_lines(self.table(metrics, group)), "", self.caption()])
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return "\n".join(["Comparison", self.table().to_string(), self.caption()])
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         return self.table().to_html(classes="murakit", border=0) + f"<p>{html.escape(self.caption())}</p>"
 
 
-def as_comparison(evaluation):
-    """Return an evaluation as a comparison with nobody, to stand beside what is published."""
+def as_comparison(evaluation: Evaluation) -> Comparison:
+    """Return a `Comparison` of one model, to show it beside published results."""
     return Comparison({evaluation.name or "this model": evaluation}, pd.DataFrame())
 
 
@@ -184,16 +193,18 @@ def _signed(estimate):
     return value if np.isnan(estimate.low) else f"{value} ({low} to {high})"
 
 
-def compare(evaluations):
-    """Compare models on the same studies.
+def compare(evaluations: dict[str, Evaluation]) -> Comparison:
+    """Compare models on the same studies: differences of their metrics, with paired bootstrap intervals.
 
-    The same patients are drawn for all models, so that what makes a study easy or hard for all of
-    them cancels out, and an interval of the difference is narrower than those of the models suggest.
+    The resamples are paired: each draws the same patients for all models. What makes a study easy or hard for
+    all models cancels out in the difference, so its interval is narrower than the intervals of the two
+    models suggest.
 
     Parameters
     ----------
     evaluations : dict of str to Evaluation
-        Two or more, of the same studies; the first is what the others are compared with.
+        Two or more evaluations of the same studies, by the names of their models. The first is the
+        baseline, which the others are compared with.
 
     Returns
     -------
@@ -202,11 +213,11 @@ def compare(evaluations):
     Raises
     ------
     ValueError
-        For fewer than two, and for evaluations of other studies, labels or patients.
+        If there are fewer than two evaluations, or their studies, labels or patients differ.
 
     See Also
     --------
-    evaluate : Makes an evaluation.
+    evaluate : Evaluate one classifier.
 
     References
     ----------
@@ -236,44 +247,46 @@ def compare(evaluations):
     frames = {}
     reference = None
     for name, evaluation in evaluations.items():
-        units = _aligned(evaluation.units, first.units, name, baseline)
-        asked = questions(units)
-        drawn = with_mean_of_regions(asked, resampled(units, asked, first.n_resamples, first.random_state))
-        values = with_mean_of_regions(asked, point(asked))
+        predictions = _aligned(evaluation.predictions, first.predictions, name, baseline)
+        groups = groups_of(predictions)
+        replicates = with_mean_of_regions(
+            groups, bootstrap(predictions, groups, first.n_resamples, first.random_state)
+        )
+        values = with_mean_of_regions(groups, point_estimates(groups))
         if reference is None:
-            reference = values, drawn
+            reference = values, replicates
             continue
         difference = values - reference[0]
         bounds = np.full((2, *values.shape), np.nan)
         if first.n_resamples:
-            bounds = bounds_of(units, asked, drawn - reference[1], first.confidence_level)
+            bounds = intervals(predictions, groups, replicates - reference[1], first.confidence_level)
         frames[name] = _frame(first.to_frame().index, difference, bounds)
     return Comparison(dict(evaluations), pd.concat(frames, names=["model", "group"]))
 
 
-def _aligned(units, reference, name, baseline):
-    """Return units in the order of the reference's; raise where they are others."""
-    place = {key: row for row, key in enumerate(units.name)}
-    missing = [key for key in reference.name if key not in place]
-    if missing or len(units) != len(reference) or units.level != reference.level:
+def _aligned(predictions, reference, name, baseline):
+    """Return predictions in the order of the reference; raise if they are not of the same samples."""
+    row_of = {key: row for row, key in enumerate(predictions.name)}
+    missing = [key for key in reference.name if key not in row_of]
+    if missing or len(predictions) != len(reference) or predictions.level != reference.level:
         example = f", such as {missing[0]!r}" if missing else ""
         raise ValueError(
-            f"{name!r} and {baseline!r} are not of the same samples ({len(units)} {units.level} rows and "
+            f"{name!r} and {baseline!r} are not of the same samples ({len(predictions)} {predictions.level} rows and "
             f"{len(reference)} {reference.level} rows; {len(missing)} of the latter are missing{example}). Evaluate "
             "both on the same studies, at the same level."
         )
-    units = units.take(np.array([place[key] for key in reference.name]))
+    predictions = predictions.take(np.array([row_of[key] for key in reference.name]))
     for what, ours, theirs in (
-        ("classes", units.classes.astype(str), reference.classes.astype(str)),
-        ("labels", units.code, reference.code),
-        ("patients", units.patient, reference.patient),
-        ("regions", units.regions() and units.region, reference.regions() and reference.region),
+        ("classes", predictions.classes.astype(str), reference.classes.astype(str)),
+        ("labels", predictions.code, reference.code),
+        ("patients", predictions.patient, reference.patient),
+        ("regions", predictions.regions() and predictions.region, reference.regions() and reference.region),
     ):
         if not np.array_equal(ours, theirs):
             raise ValueError(
                 f"{name!r} and {baseline!r} have other {what} for the same samples. Correct one of them."
             )
-    return units
+    return predictions
 
 
 def _frame(groups, values, bounds):

@@ -1,66 +1,69 @@
-"""`evaluate`: how good a classifier of radiographs is, per study and region, with intervals."""
+"""`evaluate`: metrics of a classifier per study and region, with confidence intervals."""
 
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..datasets._paths import as_paths
 from ..datasets._patients import known_among
-from ..datasets._samples import as_rows, as_samples
+from ..datasets._samples import SampleTable, as_rows, as_samples
 from ..metrics._labels import positive_label, within
 from ..metrics._predictions import as_predictions, as_proba, per_study
 from ..metrics._scorer import threshold_of
+from ..utils._typing import Paths
 from ._result import Evaluation
 
 
 def evaluate_predictions(
-    y,
-    proba,
+    y: ArrayLike,
+    proba: ArrayLike,
     *,
-    patients,
-    studies=None,
-    regions=None,
-    images=None,
-    classes=None,
-    pos_label=None,
-    level="study",
-    threshold=None,
-    n_resamples=2000,
-    confidence_level=0.95,
-    random_state=0,
-):
-    """Judge predictions, from whatever they come.
+    patients: ArrayLike,
+    studies: ArrayLike | None = None,
+    regions: ArrayLike | None = None,
+    images: ArrayLike | None = None,
+    classes: ArrayLike | None = None,
+    pos_label: Any = None,
+    level: str = "study",
+    threshold: float | None = None,
+    n_resamples: int = 2000,
+    confidence_level: float = 0.95,
+    random_state: int = 0,
+) -> Evaluation:
+    """Evaluate predicted probabilities, of any model.
 
     Parameters
     ----------
     y : array-like of shape (n,)
         True labels.
     proba : array-like of shape (n,) or (n, n_classes)
-        Probabilities, of the abnormal class alone or of all.
+        Probabilities of the abnormal class alone, or of all classes.
     patients : array-like of shape (n,)
-        Patient of each row: what the intervals resample, because the studies of a patient resemble
-        each other.
+        Patient of each row. The bootstrap resamples patients, not rows, because the studies of one patient
+        are correlated.
     studies : array-like of shape (n,), default=None
-        Study of each row; the probability of a study is the mean over its rows [1]_. None: each row
-        is a study.
+        Study of each row. The probability of a study is the mean over its rows [1]_. None: each row is a
+        study.
     regions : array-like of shape (n,), default=None
-        Region of each row, such as ``"wrist"``. None: no table by region.
+        Region of each row, such as ``"wrist"``. None: no metrics by region.
     images : array-like of shape (n,), default=None
         Name of each row, such as its path.
     classes : array-like of shape (n_classes,), default=None
-        The classes that the columns of `proba` stand for. None: the sorted labels of `y`.
+        Class of each column of `proba`. None: the sorted labels of `y`.
     pos_label : label, default=None
-        The abnormal one of two classes. None: 1 of 0/1, True, "abnormal" or "positive"; other pairs are
-        asked for.
+        The abnormal one of two classes. None: 1 of 0/1, True, "abnormal" or "positive"; for any other pair
+        of labels it is required.
     level : {"study", "image"}, default="study"
-        What is counted. Images of one study are no independent cases; papers report studies.
+        What the metrics count. Papers report studies: the images of one study are not independent.
     threshold : float, default=None
-        Probability from which on a sample is called abnormal, chosen on *other* patients: see
-        `threshold_at`. None: above 0.5, or the most probable class.
+        Smallest probability at which a sample is predicted as abnormal. Choose it on *other* patients, see
+        `threshold_at`. None: above 0.5; of more than two classes, the most probable is predicted.
     n_resamples : int, default=2000
-        Resamples of patients for the intervals; 0: none.
+        Number of bootstrap resamples of patients for the intervals. 0: no intervals.
     confidence_level : float, default=0.95
-        Share of the resamples between the bounds.
+        Nominal coverage of the intervals.
     random_state : int, default=0
         Seed of the resamples.
 
@@ -71,17 +74,18 @@ def evaluate_predictions(
     Raises
     ------
     ValueError
-        For inputs of different lengths, missing values, numbers that are no probabilities, and
-        studies of two patients, regions or labels; the row is named.
+        If the inputs have different lengths, values are missing, probabilities are not in [0, 1] or do not
+        sum to 1, or a study has two patients, regions or labels. The message names the row.
 
     Notes
     -----
-    Intervals are percentiles over resamples of patients, with as many patients who have an abnormal
-    study as there are [2]_, expanded for few patients [3]_. Where a metric is undefined in more
-    than a tenth of the resamples (one class in a small region), it has no interval. The calibration
-    error (ten equal bins) is too high in every resample; its interval is moved back by that. Where
-    no error was made, the resamples do not differ and the interval has no width: few cases, not
-    certainty.
+    Intervals are bootstrap percentile intervals [2]_ with Hesterberg's expansion for small samples [3]_.
+    Patients are resampled in two strata, those with an abnormal study and those without. A metric that is
+    undefined in more than a tenth of the resamples has no interval; in a small region, for example, many
+    resamples may lack a class. The calibration error (ten bins of equal width) is biased upwards in the
+    resamples, so the bootstrap estimate of this bias is subtracted from its bounds. If all predictions
+    are right, all resamples agree and the interval has no width: this shows that there are few cases, not
+    that the metric is known exactly.
 
     References
     ----------
@@ -103,8 +107,8 @@ def evaluate_predictions(
     _check_options(level, n_resamples, confidence_level)
     if patients is None:
         raise ValueError(
-            "patients=None: without the patients there are no honest intervals, for a patient's studies resemble each "
-            "other. Pass the patient of each row."
+            "patients=None: without the patients there are no honest intervals, because the studies of one patient "
+            "are correlated. Pass the patient of each row."
         )
     samples = as_rows(len(as_proba(proba)), names=images, patients=patients, studies=studies, regions=regions)
     predictions = as_predictions(y, proba, samples, classes=classes, threshold=threshold, pos_label=pos_label)
@@ -129,55 +133,55 @@ def _check_options(level, n_resamples, confidence_level):
         raise ValueError(
             f"n_resamples={n_resamples!r}: pass a whole number, such as 2000, or 0 for no intervals."
         )
-    if not isinstance(confidence_level, Real) or not 0 < confidence_level < 1:
+    if not isinstance(confidence_level, Real) or not 0 < float(confidence_level) < 1:
         raise ValueError(
-            f"confidence_level={confidence_level!r}: pass a share between 0 and 1, such as 0.95."
+            f"confidence_level={confidence_level!r}: pass a number between 0 and 1, such as 0.95."
         )
 
 
 def evaluate(
-    estimator,
-    X,
-    y,
+    estimator: Any,
+    X: Paths,
+    y: ArrayLike,
     *,
-    patients=None,
-    studies=None,
-    regions=None,
-    pos_label=None,
-    level="study",
-    threshold=None,
-    allow_known_patients=False,
-    n_resamples=2000,
-    confidence_level=0.95,
-    random_state=0,
-):
-    """Judge a fitted classifier on patients that it does not know.
+    patients: ArrayLike | None = None,
+    studies: ArrayLike | None = None,
+    regions: ArrayLike | None = None,
+    pos_label: Any = None,
+    level: str = "study",
+    threshold: float | None = None,
+    allow_known_patients: bool = False,
+    n_resamples: int = 2000,
+    confidence_level: float = 0.95,
+    random_state: int = 0,
+) -> Evaluation:
+    """Evaluate a fitted classifier on patients that it was not trained on.
 
     Parameters
     ----------
     estimator : classifier
-        Any fitted classifier of scikit-learn's kind with ``predict_proba``.
+        Any fitted scikit-learn classifier with ``predict_proba``.
     X : array-like of shape (n,) or (n, 1)
-        Paths of images or of study folders. With `patients`, `studies` and `regions` given,
-        anything that the estimator takes.
+        Paths of images or of study folders. If `patients` and `studies` are given, anything that the
+        estimator takes.
     y : array-like of shape (n,)
         True labels.
     patients, studies, regions : array-like of shape (n,), default=None
-        Of each sample. None: read from the paths, where they are in MURA's layout.
+        Patient, study and region of each sample. None: read from paths in MURA's layout.
     pos_label : label, default=None
-        The abnormal one of two classes. None: the estimator's own ``pos_label``, or as in
+        The abnormal one of two classes. None: the estimator's ``pos_label``; if it has none, as in
         `evaluate_predictions`.
     level : {"study", "image"}, default="study"
-        What is counted.
+        What the metrics count. Papers report studies: the images of one study are not independent.
     threshold : float, default=None
-        Probability from which on a sample is called abnormal. None: the estimator's own
-        (``decision_threshold``, or that of scikit-learn's threshold classifiers), else above 0.5.
+        Smallest probability at which a sample is predicted as abnormal. None: the estimator's threshold
+        (``decision_threshold``, or that of scikit-learn's threshold classifiers); if it has none, above 0.5.
     allow_known_patients : bool, default=False
-        Judge on patients that the estimator was trained on, instead of raising.
+        Whether to evaluate on patients that the estimator was trained on, instead of raising an error.
     n_resamples : int, default=2000
-        Resamples of patients for the intervals; 0: none.
+        Number of bootstrap resamples of patients for the intervals. 0: no intervals.
     confidence_level : float, default=0.95
-        Share of the resamples between the bounds.
+        Nominal coverage of the intervals.
     random_state : int, default=0
         Seed of the resamples.
 
@@ -188,16 +192,15 @@ def evaluate(
     Raises
     ------
     ValueError
-        As `evaluate_predictions` does; for paths that do not say their patient; and for patients
-        that the estimator was trained on or that chose its epoch (``train_patients_``,
-        ``validation_patients_``).
+        In the cases of `evaluate_predictions`; if the patient of a sample is not known; and if the estimator
+        was trained or validated on any of the patients (``train_patients_``, ``validation_patients_``).
     TypeError
-        For an estimator without ``predict_proba``.
+        If the estimator has no ``predict_proba``.
 
     See Also
     --------
-    evaluate_predictions : From arrays, with what the numbers mean.
-    compare : Two or more evaluations of the same studies.
+    evaluate_predictions : Evaluate probabilities in an array; explains how the intervals are computed.
+    compare : Compare two or more evaluations of the same studies.
 
     References
     ----------
@@ -219,22 +222,22 @@ def evaluate(
     """
     if not hasattr(estimator, "predict_proba"):
         raise TypeError(
-            f"{type(estimator).__name__} has no predict_proba, which the ranking, the calibration and the mean over a "
-            "study's images need. Wrap it in CalibratedClassifierCV."
+            f"{type(estimator).__name__} has no predict_proba, which AUROC, calibration and the mean over the images "
+            "of a study need. Wrap it in CalibratedClassifierCV."
         )
     _check_options(level, n_resamples, confidence_level)
     columns = {"patients": patients, "studies": studies, "regions": regions}
     samples = _samples_of(X, columns, level)
     rows = samples.by_sample()
-    patients = rows.required("patient", "Pass the patients as patients=.")
+    patients_of_rows = rows.required("patient", "Pass the patients as patients=.")
     if level == "study":
-        rows.required("study", "Pass the studies as studies=, or judge images: level='image'.")
+        rows.required("study", "Pass the studies as studies=, or evaluate images with level='image'.")
     if not allow_known_patients:
-        _refuse_known(estimator, patients)
+        _check_unknown(estimator, patients_of_rows)
     pos_label = positive_label(estimator) if pos_label is None else pos_label
     predictions = as_predictions(
         y,
-        # murakit's own classifiers take the table, so that files are looked at once.
+        # murakit's own classifiers take the table, so folders are listed only once.
         estimator.predict_proba(samples if getattr(estimator, "takes_sample_tables", False) else X),
         rows,
         n_images=samples.n_images(),
@@ -246,8 +249,8 @@ def evaluate(
     return _evaluation(predictions, level, n_resamples, confidence_level, random_state, name)
 
 
-def _samples_of(X, columns, level):
-    """Return the table of an X that holds paths, or of one that holds something else beside its columns."""
+def _samples_of(X: Any, columns: dict[str, Any], level: str) -> SampleTable:
+    """Return the samples of an X; if it does not contain paths, with the given patients, studies and regions."""
     try:
         paths = as_paths(X)
     except (TypeError, ValueError):
@@ -261,7 +264,8 @@ def _samples_of(X, columns, level):
     return as_samples(paths, **columns, missing_ok=True)
 
 
-def _refuse_known(estimator, patients):
+def _check_unknown(estimator, patients):
+    """Raise if the estimator, or one inside it, was trained or validated on any of the patients."""
     patients = np.unique([str(patient) for patient in patients])
     for attribute, did in (
         ("train_patients_", "were trained on"),
@@ -272,7 +276,7 @@ def _refuse_known(estimator, patients):
         if len(shared):
             raise ValueError(
                 f"{len(shared)} of the {len(patients)} patients to judge on {did} ({', '.join(shared[:3])}): the "
-                "numbers would be too good. Judge on other patients, or pass allow_known_patients=True and say so."
+                "metrics would be too good. Evaluate on other patients, or pass allow_known_patients=True and say so."
             )
 
 

@@ -1,10 +1,12 @@
-"""Predictions as tables: a row an image or a study, and the form of the MURA competition."""
+"""Predictions as tables, one row per image or study, and in the format of the MURA competition."""
 
 import csv
 import os
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from ..datasets._paths import PATH_FORM, split_path
 from ..datasets._samples import as_samples
@@ -12,48 +14,62 @@ from ..io._filesystem import components, dirname
 from ..metrics._labels import positive_index, positive_label
 from ..metrics._predictions import mean_of_groups, predicted_codes
 from ..metrics._scorer import threshold_of
+from ..utils._typing import PathLike, Paths
 from ..utils._validation import plain
 
 
 def predict_frame(
-    estimator, X, *, level="image", threshold=None, patients=None, studies=None, regions=None, pos_label=None
-):
-    """Predict, and return a table.
+    estimator: Any,
+    X: Paths,
+    *,
+    level: str = "image",
+    threshold: float | None = None,
+    patients: ArrayLike | None = None,
+    studies: ArrayLike | None = None,
+    regions: ArrayLike | None = None,
+    pos_label: Any = None,
+) -> pd.DataFrame:
+    """Predict radiographs and return the predictions as a table.
 
     Parameters
     ----------
     estimator : classifier
-        Fitted, with ``predict_proba``.
+        Fitted classifier with ``predict_proba``.
     X : array-like of shape (n,) or (n, 1)
         Paths of images or of study folders.
     level : {"image", "study"}, default="image"
-        A row an image, or a row a study with the mean probability of its images.
+        What a row is: an image, or a study with the mean probability of its images.
     threshold : float, default=None
-        Probability from which on a sample is called abnormal. None: the estimator's own, else above 0.5.
+        Smallest probability at which a sample is predicted as abnormal. None: the estimator's threshold; if
+        it has none, above 0.5.
     patients, studies, regions : array-like of shape (n,), default=None
-        Of each sample. None: read from the paths, where they are in MURA's layout; a folder is a study.
-
+        Patient, study and region of each sample. None: read from paths in MURA's layout; each folder in X is
+        a study.
     pos_label : label, default=None
-        The abnormal one of two classes. None: the estimator's own ``pos_label``, or as in
+        The abnormal one of two classes. None: the estimator's ``pos_label``; if it has none, as in
         `evaluate_predictions`.
 
     Returns
     -------
     table : DataFrame
-        Columns path (of the image; of a study its folder, or its name in `studies`), patient, region
-        (empty where they are not known), probability, probability_of (the class that it is the probability of: the
-        abnormal one of two; of more, the predicted one) and prediction. ``table.to_csv(path, index=False)`` writes it.
+        One row per image or study. Columns:
+
+        - path: of the image; of a study, its folder or its name in `studies`.
+        - patient, region: empty where they are not known.
+        - probability: that of the class in the next column.
+        - probability_of: of two classes, the abnormal one; of more, the predicted one.
+        - prediction: the predicted class.
 
     Raises
     ------
     ValueError
-        For another level, and for studies that the paths do not say.
+        If `level` is not known, or studies are neither given nor part of the paths.
     FileNotFoundError
-        For missing paths.
+        If a path does not exist.
 
     See Also
     --------
-    write_mura_csv : The two columns of the MURA competition.
+    write_mura_csv : Write the two columns of the MURA competition.
 
     References
     ----------
@@ -72,7 +88,7 @@ def predict_frame(
     """
     if level not in ("study", "image"):
         raise ValueError(f"level={level!r} is not known: pass 'study' or 'image'.")
-    # Images, so that a study is the mean over all of them whichever way it was named.
+    # As images: the mean of a study is taken over its images, whether X contains the study or the images.
     samples = as_samples(X, patients=patients, studies=studies, regions=regions)
     names = samples.path
     if level == "study":
@@ -111,7 +127,7 @@ def predict_frame(
 
 
 def _study_folders(samples):
-    """Return the folder of each image that is its study: one that was passed, or one in MURA's layout."""
+    """Return the study folder of each image: the folder in X, or the image's folder in MURA's layout."""
     folders = np.empty(len(samples), dtype=object)
     for at, (image, row) in enumerate(zip(samples.path, samples.row)):
         if samples.sample[row] == image and samples.study[at] is None:
@@ -123,24 +139,24 @@ def _study_folders(samples):
     return folders
 
 
-def write_mura_csv(table, path, *, root=None):
-    """Write predictions of studies in the form of the MURA competition: study path, 0 or 1.
+def write_mura_csv(table: pd.DataFrame, path: PathLike, *, root: PathLike | None = None) -> None:
+    """Write predictions of studies in the format of the MURA competition: path of the study, and 0 or 1.
 
     Parameters
     ----------
     table : DataFrame
-        What `predict_frame` returns with ``level="study"``.
+        Table of studies, from `predict_frame` with ``level="study"``.
     path : str or path-like
-        The file to write; no header, as in ``valid_labeled_studies.csv``.
+        CSV file to write, without a header, as ``valid_labeled_studies.csv``.
     root : str or path-like, default=None
-        Folder of the data set, left out of the paths but for the name MURA-v1.1. None: what comes
-        before the subset's folder.
+        Folder of the data set. In the file it is replaced by the name MURA-v1.1. None: the folder that
+        contains the subset's folder.
 
     Raises
     ------
     ValueError
-        For images instead of studies, other predictions than 0 and 1, and paths that are not in
-        MURA's layout or not below `root`.
+        If rows are images instead of studies, predictions are not 0 or 1, or paths are not in MURA's layout
+        or not below `root`.
 
     References
     ----------

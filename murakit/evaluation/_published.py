@@ -1,4 +1,4 @@
-"""What others report on MURA, with where each number was measured."""
+"""Published results on MURA, each with the data that it was measured on and its source."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import pandas as pd
 
 
 class Published(NamedTuple):
-    """One number of one publication or project."""
+    """A metric that a publication or project reports."""
 
     who: str
     group: str  # "all", or a region
@@ -100,23 +100,23 @@ PUBLISHED = (
 )
 
 
-def published_results(metric=None, group=None):
-    """Return what others report on MURA.
+def published_results(metric: str | None = None, group: str | None = None) -> pd.DataFrame:
+    """Return published results on MURA.
 
-    None of these numbers can be compared with one measured on other studies without a word about
-    where each is from: the column ``measured_on`` says it.
+    They were measured on different studies: when you compare a number with one of them, also report what
+    both were measured on (column ``measured_on``).
 
     Parameters
     ----------
     metric : str or None, default=None
-        Only this metric, such as ``"kappa"``.
+        Metric to return, such as ``"kappa"``. None: all.
     group : str or None, default=None
-        Only ``"all"`` regions together, or one region.
+        Group to return: ``"all"`` (all regions together) or one region. None: all groups.
 
     Returns
     -------
     table : DataFrame
-        Columns who, group, metric, value, low, high (a 95 % interval, where one is given),
+        Columns who, group, metric, value, low, high (bounds of a 95 % interval, if one was published),
         measured_on and source.
 
     References

@@ -1,39 +1,40 @@
-"""What a model of region and abnormality together says of both."""
+"""Region and abnormality from one model that was trained on both (``target="region_abnormal"``)."""
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
 from ..datasets._paths import LABEL_NAMES
 from ..datasets._samples import as_samples
 from ..metrics._labels import positive_index, positive_label
+from ..utils._typing import Paths
 from ..utils._validation import plain
 
-# -- region and abnormality from one model ----------------------------------------------------
 
-
-def predict_abnormal(estimator, X, *, pos_label=None):
-    """Return the probability that each sample is abnormal, whatever else the model tells apart.
+def predict_abnormal(estimator: Any, X: Paths, *, pos_label: Any = None) -> NDArray[np.float64]:
+    """Return the probability that each sample is abnormal; of a model of regions, summed over the regions.
 
     Parameters
     ----------
     estimator : classifier
-        Fitted on ``target="region_abnormal"`` (14 classes on MURA, whose probabilities are summed over
-        the regions), or on two classes.
+        Classifier fitted on ``target="region_abnormal"`` (14 classes on MURA), or on two classes.
     X : array-like of shape (n,) or (n, 1)
         Paths of images or of study folders.
     pos_label : label, default=None
-        The abnormal one of two classes. None: the estimator's own ``pos_label``, or as in
+        The abnormal one of two classes. None: the estimator's ``pos_label``; if it has none, as in
         `evaluate_predictions`.
 
     Returns
     -------
     abnormal : ndarray of shape (n,), dtype float64
-        As `evaluate_predictions` takes it.
+        Probabilities, for example for `evaluate_predictions`.
 
     Raises
     ------
     ValueError
-        For an estimator whose classes do not say what is abnormal.
+        If the names of the classes do not tell which are abnormal.
 
     References
     ----------
@@ -68,14 +69,14 @@ def predict_abnormal(estimator, X, *, pos_label=None):
     return estimator.predict_proba(X)[:, columns].sum(axis=1)
 
 
-def predict_region(estimator, X):
+def predict_region(estimator: Any, X: Paths) -> NDArray:
     """Return the most probable region of each sample.
 
     Parameters
     ----------
     estimator : classifier
-        Fitted on ``target="region"`` or ``target="region_abnormal"``, whose probabilities are summed over
-        normal and abnormal.
+        Classifier fitted on ``target="region"`` or ``target="region_abnormal"``. Of the latter, the
+        probabilities of normal and abnormal are summed.
     X : array-like of shape (n,) or (n, 1)
         Paths of images or of study folders.
 
@@ -86,7 +87,7 @@ def predict_region(estimator, X):
     Raises
     ------
     ValueError
-        For an estimator whose classes are no regions.
+        If the classes are not regions.
 
     References
     ----------
@@ -97,7 +98,7 @@ def predict_region(estimator, X):
     >>> import tempfile
     >>> from murakit import MuraClassifier, load_mura, make_mura, predict_region
     >>> root = make_mura(
-    ...     tempfile.mkdtemp(), n_patients=24, regions=["hand", "wrist"], image_size=64, random_state=0
+    ...     tempfile.mkdtemp(), n_patients=24, regions=["elbow", "hand", "wrist"], image_size=64, random_state=0
     ... )
     >>> mura = load_mura(root, target="region")
     >>> clf = MuraClassifier(
@@ -119,27 +120,28 @@ def predict_region(estimator, X):
     return proba.columns.to_numpy(dtype=object)[proba.to_numpy().argmax(axis=1)]
 
 
-def region_confusion(estimator, X, *, regions=None):
-    """Count how often each region is taken for each other.
+def region_confusion(estimator: Any, X: Paths, *, regions: ArrayLike | None = None) -> pd.DataFrame:
+    """Return the confusion matrix of the regions.
 
     Parameters
     ----------
     estimator : classifier
-        As `predict_region` takes it.
+        Classifier fitted on ``target="region"`` or ``target="region_abnormal"``.
     X : array-like of shape (n,) or (n, 1)
         Paths of images or of study folders.
     regions : array-like of shape (n,), default=None
-        The true regions. None: read from the paths.
+        True region of each sample. None: read from the paths.
 
     Returns
     -------
     counts : DataFrame
-        True regions by row, predicted ones by column; both hold every region that occurs.
+        Number of samples for each true region (rows) and predicted region (columns). Rows and columns
+        contain every region that occurs.
 
     Raises
     ------
     ValueError
-        As `predict_region` does, and for paths that do not say their region.
+        If the classes are not regions, or the region of a sample is not known.
 
     References
     ----------
@@ -150,14 +152,14 @@ def region_confusion(estimator, X, *, regions=None):
     >>> import tempfile
     >>> from murakit import MuraClassifier, load_mura, make_mura, region_confusion
     >>> root = make_mura(
-    ...     tempfile.mkdtemp(), n_patients=24, regions=["hand", "wrist"], image_size=64, random_state=0
+    ...     tempfile.mkdtemp(), n_patients=24, regions=["elbow", "hand", "wrist"], image_size=64, random_state=0
     ... )
     >>> mura = load_mura(root, target="region")
     >>> clf = MuraClassifier(
     ...     weights=None, image_size=32, max_epochs=1, unfreeze="head", early_stopping=False, pos_label="wrist"
     ... )
     >>> region_confusion(clf.fit(mura.data, mura.target), mura.data).shape
-    (2, 2)
+    (3, 3)
     """
     samples = as_samples(X, regions=regions, list_folders=False)
     true = samples.required("region", "Pass the regions as regions=.")

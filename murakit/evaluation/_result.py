@@ -1,14 +1,19 @@
-"""`Evaluation`: the numbers of a classifier, and how they are printed."""
+"""`Evaluation`: the metrics of a classifier, as numbers, tables and text."""
 
 import html
 import json
+from collections.abc import Sequence
+from typing import overload
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ..metrics._bootstrap import MEAN_OF_REGIONS, Estimate, estimates
 from ..metrics._labels import label_name
+from ..metrics._predictions import Predictions
 from ..metrics._weighted import METRICS
+from ..utils._typing import PathLike
 
 METRIC_NAMES = {
     "kappa": "Cohen's kappa",
@@ -24,41 +29,43 @@ METRIC_NAMES = {
     "calibration_error": "Calibration error",
 }
 
-# What a paper's table has; the others are a call away.
+# Metrics that tables show by default: those of a paper's main table.
 _SHOWN = ("kappa", "auroc", "sensitivity", "specificity")
 
 
 class Evaluation:
-    """How good predictions are; made by `evaluate` and `evaluate_predictions`.
+    """Metrics of predictions with confidence intervals; made by `evaluate` and `evaluate_predictions`.
 
     Parameters
     ----------
-    units : Units
-        What was judged: names, patients, regions, true classes and probabilities, one row a study
-        (or an image).
-    images : Units or None
-        The same for what was predicted one by one, before probabilities were averaged.
+    predictions : Predictions
+        Names, patients, regions, true classes and probabilities, one row per study (or per image, with
+        ``level="image"``).
+    images : Predictions or None, default=None
+        The same before the probabilities of a study were averaged, one row per predicted sample. None:
+        `predictions`.
     n_resamples : int, default=2000
-        Resamples of patients behind the intervals.
+        Number of bootstrap resamples of patients.
     confidence_level : float, default=0.95
-        Of the intervals.
+        Nominal coverage of the intervals.
     random_state : int, default=0
         Seed of the resamples.
     name : str, default=""
-        Of the estimator, where there was one.
+        Name of the estimator, if known.
 
     Attributes
     ----------
     classes : ndarray of shape (k,)
         The classes; of two, the second is the abnormal one.
     threshold : float or None
-        Probability from which on a study is called abnormal. None: the most probable class.
+        Smallest probability at which a study is predicted as abnormal. None: the most probable class is
+        predicted.
 
     See Also
     --------
-    evaluate : From an estimator and paths.
-    evaluate_predictions : From arrays.
-    compare : Two or more evaluations of the same studies.
+    evaluate : Evaluate an estimator on paths.
+    evaluate_predictions : Evaluate probabilities in an array.
+    compare : Compare two or more evaluations of the same studies.
 
     Examples
     --------
@@ -71,133 +78,140 @@ class Evaluation:
     """
 
     def __init__(
-        self, units, images=None, *, n_resamples=2000, confidence_level=0.95, random_state=0, name=""
-    ):
-        self.units = units
-        self.images = units if images is None else images
+        self,
+        predictions: Predictions,
+        images: Predictions | None = None,
+        *,
+        n_resamples: int = 2000,
+        confidence_level: float = 0.95,
+        random_state: int = 0,
+        name: str = "",
+    ) -> None:
+        self.predictions = predictions
+        self.images = predictions if images is None else images
         self.n_resamples = n_resamples
         self.confidence_level = confidence_level
         self.random_state = random_state
         self.name = name
-        asked, values = estimates(units, n_resamples, confidence_level, random_state)
-        groups = [(question.group, question.kind) for question in asked]
-        if values.shape[1] > len(asked):
-            groups.append((MEAN_OF_REGIONS, "mean"))
-        self._frame = self._as_frame(asked, groups, values)
+        groups, values = estimates(predictions, n_resamples, confidence_level, random_state)
+        if values.shape[1] > len(groups):
+            # The mean of the regions counts the samples of all of them.
+            groups.append(groups[0]._replace(name=MEAN_OF_REGIONS, kind="mean"))
+        self._frame = self._as_frame(groups, values)
 
     @property
-    def classes(self):
-        return self.units.classes
+    def classes(self) -> NDArray:
+        return self.predictions.classes
 
     @property
-    def threshold(self):
-        return self.units.threshold
+    def threshold(self) -> float | None:
+        return self.predictions.threshold
 
     @property
-    def level(self):
-        """Whether studies or images were judged."""
-        return self.units.level
+    def level(self) -> str:
+        """What a row of `predictions` is: "study" or "image"."""
+        return self.predictions.level
 
-    def _as_frame(self, asked, groups, values):
+    def _as_frame(self, groups, values):
         rows = []
-        for at, (group, kind) in enumerate(groups):
-            of = asked[at] if at < len(asked) else asked[0]
-            units = self.units.take(of.rows)
-            several = len(self.classes) > 2 and kind != "class"
+        for at, group in enumerate(groups):
+            part = self.predictions.take(group.rows)
+            several = len(self.classes) > 2 and group.kind != "class"
             row = {
-                "group": group,
-                "kind": kind,
-                "n_patients": len(set(units.patient)),
-                "n_studies": len(set(units.study)),
-                "n_images": int(units.n_images.sum()),
-                "prevalence": np.nan if several else float((of.code == 1).mean()),
+                "group": group.name,
+                "kind": group.kind,
+                "n_patients": len(set(part.patient)),
+                "n_studies": len(set(part.study)),
+                "n_images": int(part.n_images.sum()),
+                "prevalence": np.nan if several else float((group.code == 1).mean()),
             }
             for metric, value, low, high in zip(METRICS, *values[:, at]):
                 row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
             rows.append(row)
         return pd.DataFrame(rows).set_index("group")
 
-    def to_frame(self):
-        """Return all numbers.
+    def to_frame(self) -> pd.DataFrame:
+        """Return all metrics as numbers.
 
         Returns
         -------
         table : DataFrame
-            One row a group: ``"all"``, each region, the mean of the regions, and each class where
-            there are more than two. Columns: kind, n_patients, n_studies, n_images, prevalence (share of
-            the abnormal), and each metric with its bounds (``kappa``, ``kappa_low``, ``kappa_high``).
+            One row per group: ``"all"``, each region, the mean of the regions and, of more than two classes,
+            each class. Columns: kind, n_patients, n_studies, n_images, prevalence (proportion of abnormal
+            samples), and each metric with the bounds of its interval (``kappa``, ``kappa_low``,
+            ``kappa_high``).
         """
         return self._frame.copy()
 
-    def get(self, metric, group="all"):
+    def get(self, metric: str, group: str = "all") -> Estimate:
         """Return one metric of one group.
 
         Parameters
         ----------
         metric : str
-            Such as ``"kappa"``, ``"auroc"`` or ``"sensitivity"``.
+            Name of the metric, such as ``"kappa"``, ``"auroc"`` or ``"sensitivity"``.
         group : str, default="all"
             ``"all"``, a region, ``"mean of regions"``, or a class.
 
         Returns
         -------
         estimate : Estimate
-            A tuple of value, low and high.
+            Named tuple of value, low and high.
 
         Raises
         ------
         KeyError
-            For a metric or a group that is not there; the message lists those that are.
+            If there is no such metric or group; the message lists the known ones.
         """
         for what, known in ((metric, METRICS), (group, self._frame.index)):
             if what not in known:
                 raise KeyError(f"{what!r} is not there; there are {', '.join(map(str, known))}.")
         return estimate_in(self._frame.loc[group], metric)
 
-    def undefined(self):
-        """Return sentences that say which metrics of which groups are undefined or lack an interval, and why.
+    def undefined(self) -> list[str]:
+        """Return sentences that say which metrics of which groups are undefined or have no interval, and why.
 
         Returns
         -------
         sentences : list of str
         """
-        groups_of = {}
+        groups_of: dict[tuple[str, ...], list[str]] = {}
         for group, row in self._frame.iterrows():
             missing = [metric for metric in METRICS if np.isnan(row[metric])]
             if missing:
                 groups_of.setdefault(("no", *missing, self._reason(row)), []).append(group)
-            unsure = [
+            no_interval = [
                 metric for metric in METRICS if metric not in missing and np.isnan(row[f"{metric}_low"])
             ]
-            if unsure and self.n_resamples:
+            if no_interval and self.n_resamples:
                 reason = "undefined, or the same, in too many resamples of its patients"
-                groups_of.setdefault(("no interval for", *unsure, reason), []).append(group)
+                groups_of.setdefault(("no interval for", *no_interval, reason), []).append(group)
         return [
             f"{', '.join(groups)}: {what} {', '.join(METRIC_NAMES[metric] for metric in metrics)}: {reason}."
             for (what, *metrics, reason), groups in groups_of.items()
         ]
 
     def _reason(self, row):
-        units = "studies" if self.level == "study" else "images"
+        samples = "studies" if self.level == "study" else "images"
         if row["kind"] == "mean":
             return "undefined in a region"
         if row["kind"] == "class":
-            return f"no {units} are of this class, or none are called so"
+            return f"no {samples} are of this class, or none are predicted as such"
         if len(self.classes) > 2:
-            return f"a class has no {units}, or none are called so"
+            return f"a class has no {samples}, or none are predicted as such"
         if row["prevalence"] in (0.0, 1.0):
-            return f"all {units} are {label_name(self.classes[int(row['prevalence'])])}"
-        return f"no {units} are called {label_name(self.classes[1])}, or all are"
+            return f"all {samples} are {label_name(self.classes[int(row['prevalence'])])}"
+        return f"no {samples} are predicted as {label_name(self.classes[1])}, or all are"
 
     # -- as text ----------------------------------------------------------------------------
 
-    def table(self, metrics=_SHOWN):
-        """Return a table as a paper prints it: one line a group, "0.705 (0.700–0.710)".
+    def table(self, metrics: Sequence[str] = _SHOWN) -> pd.DataFrame:
+        """Return a table as papers print it: one row per group, with entries such as "0.705 (0.700–0.710)".
 
         Parameters
         ----------
         metrics : sequence of str, default=("kappa", "auroc", "sensitivity", "specificity")
-            What to show, or ``"all"``.
+            Metrics to show, or ``"all"``.
 
         Returns
         -------
@@ -217,11 +231,11 @@ class Evaluation:
 
     @property
     def _share_name(self):
-        """What the share of the second class, or of each of more than two, is called."""
+        """Heading of the prevalence: the name of the abnormal class, or "Share" for more than two classes."""
         return label_name(self.classes[1]).capitalize() if len(self.classes) == 2 else "Share"
 
-    def caption(self):
-        """Return what the numbers are: level, threshold, intervals.
+    def caption(self) -> str:
+        """Return a sentence that says how the metrics were computed: level, threshold, intervals.
 
         Returns
         -------
@@ -241,13 +255,13 @@ class Evaluation:
         )
         return f"Per {per}, {called}; {intervals}."
 
-    def to_markdown(self, metrics=_SHOWN):
+    def to_markdown(self, metrics: Sequence[str] = _SHOWN) -> str:
         """Return `table` in Markdown, with the caption below.
 
         Parameters
         ----------
         metrics : sequence of str, default=("kappa", "auroc", "sensitivity", "specificity")
-            What to show, or ``"all"``.
+            Metrics to show, or ``"all"``.
 
         Returns
         -------
@@ -255,18 +269,24 @@ class Evaluation:
         """
         return "\n".join([*markdown_lines(self.table(metrics)), "", self.caption(), *self.undefined()])
 
-    def to_json(self, path=None):
-        """Return all numbers and how they were made as JSON, or write them to a file.
+    @overload
+    def to_json(self, path: None = None) -> str: ...
+
+    @overload
+    def to_json(self, path: PathLike) -> None: ...
+
+    def to_json(self, path: PathLike | None = None) -> str | None:
+        """Return all metrics and the settings of the evaluation as JSON, or write them to a file.
 
         Parameters
         ----------
         path : str or path-like, default=None
-            The file to write.
+            File to write. None: return the text.
 
         Returns
         -------
         text : str or None
-            None where a file was written.
+            None if a file was written.
         """
         groups = self._frame.astype(object).where(self._frame.notna(), None)
         text = json.dumps(
@@ -288,22 +308,22 @@ class Evaluation:
             file.write(text + "\n")
         return None
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         head = f"Evaluation of {self.name}" if self.name else "Evaluation"
         return "\n".join([head, self.table().to_string(), self.caption(), *self.undefined()])
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         notes = "".join(f"<p>{html.escape(text)}</p>" for text in [self.caption(), *self.undefined()])
         return self.table().to_html(classes="murakit", border=0) + notes
 
 
-def estimate_in(row, metric):
-    """Return the `Estimate` of a metric in a row with its bounds."""
+def estimate_in(row: pd.Series, metric: str) -> Estimate:
+    """Return the `Estimate` of a metric from a row of `Evaluation.to_frame` or `Comparison.to_frame`."""
     return Estimate(*(float(row[f"{metric}{end}"]) for end in ("", "_low", "_high")))
 
 
-def markdown_lines(table):
-    """Return the lines of a table of text in Markdown."""
+def markdown_lines(table: pd.DataFrame) -> list[str]:
+    """Return the lines of a table of text in Markdown, its index as the first column."""
     table = table.reset_index()
     lines = ["| " + " | ".join(table.columns) + " |", "|---|" + "---:|" * (table.shape[1] - 1)]
     return lines + ["| " + " | ".join(row) + " |" for row in table.itertuples(index=False)]

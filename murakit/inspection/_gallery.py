@@ -111,7 +111,7 @@ def worst_mistakes(evaluation: Evaluation, *, n_mistakes: int = 4) -> dict[str, 
     Returns
     -------
     mistakes : dict of str to ndarray
-        ``"false negatives"`` and ``"false positives"``: rows of ``evaluation.units``, the most
+        ``"false negatives"`` and ``"false positives"``: rows of ``evaluation.predictions``, the most
         confident first.
 
     Raises
@@ -132,7 +132,7 @@ def worst_mistakes(evaluation: Evaluation, *, n_mistakes: int = 4) -> dict[str, 
     >>> {kind: rows.tolist() for kind, rows in worst_mistakes(evaluation).items()}
     {'false negatives': [2, 1], 'false positives': [0]}
     """
-    predictions = evaluation.units
+    predictions = evaluation.predictions
     if len(predictions.classes) != 2:
         raise ValueError(
             f"False negatives and positives need two classes, and there are {len(predictions.classes)}."
@@ -203,7 +203,7 @@ def show_mistakes(
     found = worst_mistakes(evaluation, n_mistakes=n_mistakes)
     if kind != "both" and kind not in found:
         raise ValueError(f"kind={kind!r} is not known: pass 'both', {', '.join(map(repr, found))}.")
-    predictions = evaluation.units
+    predictions = evaluation.predictions
     rows = []
     for name, mistakes in found.items():
         if kind not in ("both", name):
@@ -229,9 +229,9 @@ def has_paths(evaluation: Evaluation) -> bool:
 
 def images_of(evaluation: Evaluation, row: int) -> NDArray[np.object_]:
     """Return the paths of the images of one prediction (a study or an image) of an evaluation."""
-    named = evaluation.images.study == evaluation.units.study[row]
+    named = evaluation.images.study == evaluation.predictions.study[row]
     if evaluation.level == "image":
-        named = evaluation.images.name == evaluation.units.name[row]
+        named = evaluation.images.name == evaluation.predictions.name[row]
     names = evaluation.images.name[named]
     if not has_paths(evaluation):
         raise ValueError(

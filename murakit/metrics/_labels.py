@@ -1,19 +1,20 @@
-"""Which of two classes is the abnormal one: said by known names, or by whoever passes `pos_label`."""
+"""Which of two classes is the abnormal one: known by its name, or passed as `pos_label`."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from ..utils._validation import as_label, plain
 
-# Pairs of names, normal first, that mean the same to everybody. All others are asked for: of "fracture" and
-# "none", sorting would call "none" the abnormal class, and swap sensitivity and specificity.
+# Pairs of class names, normal first, that everybody understands in the same way. For all others, `pos_label`
+# is required: sorting would make "none" the abnormal one of "fracture" and "none", and so swap sensitivity
+# and specificity.
 _KNOWN = (("0", "1"), ("false", "true"), ("normal", "abnormal"), ("negative", "positive"))
 
 
-def positive_index(classes: Sequence, pos_label: Any = None, *, name: str = "y") -> int:
-    """Return the position of the abnormal class among two.
+def positive_index(classes: Sequence | NDArray, pos_label: Any = None, *, name: str = "y") -> int:
+    """Return the position of the abnormal one of two classes.
 
     Parameters
     ----------
@@ -21,12 +22,12 @@ def positive_index(classes: Sequence, pos_label: Any = None, *, name: str = "y")
     pos_label : label or None
         The abnormal class. None: known for 0/1, False/True, normal/abnormal and negative/positive.
     name : str
-        Where the classes come from, for the error.
+        What has the classes; used in the error message.
 
     Raises
     ------
     ValueError
-        Where neither is known as the abnormal one, and for a `pos_label` that is none of them.
+        If the names do not tell which class is the abnormal one, or `pos_label` is not one of the classes.
     """
     labels = [plain(label) for label in classes]
     if pos_label is not None:
@@ -48,25 +49,25 @@ def positive_index(classes: Sequence, pos_label: Any = None, *, name: str = "y")
             return names.index(pair[1])
     raise ValueError(
         f"Which of the classes of {name}, {labels[0]!r} and {labels[1]!r}, is the abnormal one? Pass pos_label="
-        f"{labels[0]!r} or pos_label={labels[1]!r} (of two classes of which neither is, such as two regions, either). "
+        f"{labels[0]!r} or pos_label={labels[1]!r}; if neither is abnormal (two regions, for example), pass either. "
         "Known without it are 0/1, False/True, normal/abnormal and negative/positive."
     )
 
 
 def positive_label(estimator: Any) -> Any:
-    """Return the abnormal class that a classifier, or one inside of it, was fitted with; None: it does not say."""
+    """Return the `pos_label` of a fitted classifier or of one inside it; None if there is none."""
     classes = [plain(label) for label in getattr(estimator, "classes_", ())]
     for found in within(estimator):
         label = getattr(found, "pos_label_", None)
         label = getattr(found, "pos_label", None) if label is None else label
-        # What a meta-estimator has encoded as 0 and 1 says nothing of its own classes.
+        # A meta-estimator may fit inner classifiers on labels encoded as 0 and 1: those are no classes of its own.
         if label is not None and plain(label) in classes:
             return plain(label)
     return None
 
 
 def within(estimator: Any) -> Iterator[Any]:
-    """Yield an estimator and those inside of it, outermost first."""
+    """Yield an estimator and the estimators inside it, outermost first."""
     if estimator is None or isinstance(estimator, str):
         return
     yield estimator
@@ -79,7 +80,7 @@ def within(estimator: Any) -> Iterator[Any]:
 
 
 def label_name(label: Any) -> str:
-    """Return what a label is called: MURA's 0 and 1 are normal and abnormal."""
+    """Return the name of a label to print: "normal" and "abnormal" for MURA's 0 and 1."""
     known = {"0": "normal", "1": "abnormal"}
     return known.get(str(label), str(label))
 
@@ -90,6 +91,6 @@ def _name(label):
     return str(label).strip().casefold()
 
 
-def abnormal_last(classes: np.ndarray, proba: np.ndarray, positive: int) -> tuple[np.ndarray, np.ndarray]:
+def abnormal_last(classes: NDArray, proba: NDArray, positive: int) -> tuple[NDArray, NDArray]:
     """Return two classes and their probabilities (n, 2) in the order normal, abnormal."""
     return (classes[::-1], proba[:, ::-1]) if positive == 0 else (classes, proba)

@@ -1,83 +1,103 @@
-"""Predictions beside the truth: samples with their label and probabilities, checked."""
+"""Predictions with the true labels: samples, labels and probabilities, checked against each other."""
 
+from collections.abc import Sized
 from dataclasses import dataclass, replace
+from typing import Any, Self, cast
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ..datasets._samples import SampleTable
 from ..utils._validation import check_labels, plain
 from ._labels import abnormal_last, positive_index
 
-# How far probabilities may be from a sum of one: those of float32 networks are.
+# Largest deviation of a sum of probabilities from one: float32 networks round.
 _SUM_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Samples with their true class and predicted probabilities: what metrics are computed from.
+    """True classes and predicted probabilities of samples: the input of all metrics.
 
     Attributes
     ----------
     samples : SampleTable
-        One row for each study, or for each image, that is judged.
+        One row per study or per image.
     code : ndarray of shape (n,), dtype int
-        True class, as a position in `classes`.
-    proba : ndarray of shape (n, k)
+        True class, as an index into `classes`.
+    proba : ndarray of shape (n, k), dtype float64
+        Predicted probabilities, one column per class.
     n_images : ndarray of shape (n,), dtype int
-        Images that each row is the mean of.
+        Number of images that a row's probabilities are the mean over.
     classes : ndarray of shape (k,)
-        Of two, the second is the abnormal one.
+        The classes; of two, the second is the abnormal one.
     threshold : float or None
-        Probability of the second of two classes from which on it is predicted. None: the most
-        probable class.
+        Smallest probability of the second of two classes at which it is predicted. None: the most probable
+        class is predicted.
     level : {"study", "image"}
+        What a row is.
     """
 
     samples: SampleTable
-    code: np.ndarray
-    proba: np.ndarray
-    n_images: np.ndarray
-    classes: np.ndarray
+    code: NDArray[np.integer]
+    proba: NDArray[np.float64]
+    n_images: NDArray[np.integer]
+    classes: NDArray
     threshold: float | None
     level: str
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.code)
 
     @property
-    def name(self):
-        """The study, or the image."""
+    def name(self) -> NDArray:
+        """Name of each row's study or image."""
         return self.samples.path
 
     @property
-    def study(self):
+    def study(self) -> NDArray:
+        """Study of each row."""
         return self.samples.study
 
     @property
-    def patient(self):
+    def patient(self) -> NDArray:
+        """Patient of each row."""
         return self.samples.patient
 
     @property
-    def region(self):
-        """The regions; None where some row has none."""
+    def region(self) -> NDArray | None:
+        """Region of each row; None if that of any row is not known."""
         return self.samples.known("region")
 
     @property
-    def predicted(self):
+    def predicted(self) -> NDArray[np.integer]:
+        """Predicted class of each row, as an index into `classes`."""
         return predicted_codes(self.proba, self.threshold)
 
-    def take(self, rows):
-        """Return the predictions of some rows."""
+    def take(self, rows: NDArray) -> Self:
+        """Return the predictions of some rows, selected by index or by mask."""
         parts = {name: getattr(self, name)[rows] for name in ("code", "proba", "n_images")}
         return replace(self, samples=self.samples.of_samples(rows), **parts)
 
-    def regions(self):
-        """Return the names of the regions, sorted."""
+    def regions(self) -> list[str]:
+        """Return the names of the regions, sorted; none if that of any row is not known."""
         return [] if self.region is None else sorted(set(self.region))
 
 
-def predicted_codes(proba, threshold, positive=1):
-    """Return the position of the predicted class of each row; a threshold is one on the class `positive` of two."""
+def predicted_codes(
+    proba: NDArray[np.floating], threshold: float | None, positive: int = 1
+) -> NDArray[np.integer]:
+    """Return the index of the predicted class of each row.
+
+    Parameters
+    ----------
+    proba : ndarray of shape (n, k)
+    threshold : float or None
+        Smallest probability of class `positive` at which it is predicted, for two classes. None: the most
+        probable class is predicted.
+    positive : int
+        Index of the class that the threshold applies to.
+    """
     if threshold is None:
         return proba.argmax(axis=1)
     if proba.shape[1] != 2:
@@ -87,14 +107,16 @@ def predicted_codes(proba, threshold, positive=1):
     return np.where(proba[:, positive] >= threshold, positive, 1 - positive)
 
 
-def mean_of_groups(values, group, n_groups):
+def mean_of_groups(
+    values: NDArray[np.floating], group: NDArray[np.integer], n_groups: int
+) -> NDArray[np.float64]:
     """Return the mean (n_groups, k) over the rows of each group.
 
     Parameters
     ----------
     values : ndarray of shape (n, k)
     group : ndarray of shape (n,), dtype int
-        Number of the group that each row belongs to; each group has a row.
+        Group of each row, numbered from 0; no group is empty.
     n_groups : int
     """
     total = np.zeros((n_groups, values.shape[1]))
@@ -102,48 +124,61 @@ def mean_of_groups(values, group, n_groups):
     return total / np.bincount(group, minlength=n_groups)[:, None]
 
 
-def as_predictions(y, proba, samples, *, n_images=None, classes, threshold, pos_label=None):
-    """Check labels and probabilities against each other, and return the `Predictions` of images.
+def as_predictions(
+    y: ArrayLike,
+    proba: ArrayLike,
+    samples: SampleTable,
+    *,
+    n_images: NDArray[np.integer] | None = None,
+    classes: ArrayLike | None,
+    threshold: float | None,
+    pos_label: Any = None,
+) -> Predictions:
+    """Check labels and probabilities against each other, and return them as `Predictions` of images.
 
     Parameters
     ----------
     y : array-like of shape (n,)
     proba : array-like of shape (n,) or (n, n_classes)
     samples : SampleTable of n samples
-        Rows without a study are studies of their own.
+        If the study of any row is not known, each row counts as a study.
     n_images : ndarray of shape (n,) or None
-        Images that each row stands for. None: one.
+        Number of images that each row stands for. None: one.
     classes : array-like of shape (n_classes,) or None
+        Class of each column of `proba`. None: the sorted labels of `y`.
     threshold : float or None
     pos_label : label or None
-        The abnormal one of two classes, where their names do not say it.
+        The abnormal one of two classes. None: known by its name, see `positive_index`.
     """
     of_abnormal = np.ndim(proba) == 1 or np.shape(proba)[1:] == (1,)
     proba = as_proba(proba)
     n_rows = len(proba)
-    if y is not None and len(y) != n_rows:
-        raise ValueError(f"y has {len(y)} labels and proba {n_rows} rows: pass one of each a sample.")
-    y = np.asarray(check_labels(y, n_rows))
-    classes = _classes(y, proba, classes)
-    if len(classes) == 2:
+    # ArrayLike includes plain numbers, but labels come as a sequence.
+    n_labels = n_rows if y is None else len(cast(Sized, y))
+    if n_labels != n_rows:
+        raise ValueError(f"y has {n_labels} labels and proba {n_rows} rows: pass one of each a sample.")
+    labels = np.asarray(check_labels(y, n_rows))
+    ordered = _classes(labels, proba, classes)
+    if len(ordered) == 2:
         # From here on, the second of two classes is the abnormal one.
-        positive = positive_index(classes, pos_label)
-        ordered, swapped = abnormal_last(classes, proba, positive)
-        classes, proba = ordered, proba if of_abnormal else swapped
-    code = _codes(y, classes)
+        positive = positive_index(ordered, pos_label)
+        ordered, swapped = abnormal_last(ordered, proba, positive)
+        # Probabilities of the abnormal class alone have been put into the second column by as_proba.
+        proba = proba if of_abnormal else swapped
+    code = _codes(labels, ordered)
     predicted_codes(proba, threshold)
     study = samples.path if samples.known("study") is None else samples.study
     counts = np.ones(n_rows, dtype=int) if n_images is None else np.asarray(n_images)
-    return Predictions(replace(samples, study=study), code, proba, counts, classes, threshold, "image")
+    return Predictions(replace(samples, study=study), code, proba, counts, ordered, threshold, "image")
 
 
-def per_study(images):
-    """Return the `Predictions` of studies: the mean probability over the rows of each.
+def per_study(images: Predictions) -> Predictions:
+    """Return the predictions per study: the mean of the probabilities over the rows of each study.
 
     Raises
     ------
     ValueError
-        For a study of two patients, regions or labels.
+        If a study has rows of two patients, regions or labels.
     """
     study = images.study
     names, first, at = np.unique(study, return_index=True, return_inverse=True)
@@ -163,8 +198,14 @@ def per_study(images):
     )
 
 
-def as_proba(proba):
-    """Return probabilities as float64 of shape (n, k), those of the second class alone with the first's."""
+def as_proba(proba: ArrayLike) -> NDArray[np.float64]:
+    """Return probabilities as an array (n, k) of float64; a column for the first of two classes is added.
+
+    Raises
+    ------
+    ValueError
+        If a value is not in [0, 1], or a row does not sum to 1.
+    """
     proba = np.asarray(proba, dtype=np.float64)
     if proba.ndim == 2 and proba.shape[1] == 1:
         proba = proba[:, 0]
@@ -228,6 +269,6 @@ def _check_one_each(study, values, first, what):
         row = int(wrong[0])
         raise ValueError(
             f"Study {study[row]!r} has two {what}s: {plain(values[first[row]])!r} (row {first[row]}) and "
-            f"{plain(values[row])!r} (row {row}). Correct the {what}s, name the studies apart, or judge images "
-            "(level='image')."
+            f"{plain(values[row])!r} (row {row}). Correct the {what}s, give the studies different names, or "
+            "evaluate images (level='image')."
         )

@@ -1,6 +1,11 @@
-"""Scores per study, as radiology papers report them."""
+"""Scorers and thresholds per study, as radiology papers report them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import cohen_kappa_score, get_scorer, make_scorer
 from sklearn.pipeline import Pipeline
@@ -13,48 +18,55 @@ from ._weighted import Ranking, kappa
 
 
 class FixedPredictions(ClassifierMixin, BaseEstimator):
-    """A fitted classifier that answers every question with the probabilities it was given.
+    """Fitted classifier that predicts given probabilities, whatever X is.
 
-    scikit-learn's scorers ask a classifier, not an array; with this, one forward pass serves any
-    number of them.
+    scikit-learn's scorers take a classifier, not an array of probabilities. With this one, several scorers
+    use the probabilities of one forward pass.
 
     Parameters
     ----------
     classes : ndarray of shape (k,)
     proba : ndarray of shape (n, k)
     threshold : float or None
-        Probability of one of two classes from which on it is predicted.
+        Smallest probability of class `positive` at which it is predicted, for two classes. None: the most
+        probable class is predicted.
     positive : int
-        The position of that class.
+        Index of the class that the threshold applies to.
     """
 
-    def __init__(self, classes, proba, threshold=None, positive=1):
+    def __init__(
+        self,
+        classes: NDArray,
+        proba: NDArray[np.floating],
+        threshold: float | None = None,
+        positive: int = 1,
+    ) -> None:
         self.classes = classes
         self.proba = proba
         self.threshold = threshold
         self.positive = positive
 
     @property
-    def classes_(self):
+    def classes_(self) -> NDArray:
         return self.classes
 
-    def __sklearn_is_fitted__(self):
+    def __sklearn_is_fitted__(self) -> bool:
         return True
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Any) -> NDArray[np.floating]:
         return self.proba
 
-    def predict(self, X):
+    def predict(self, X: Any) -> NDArray:
         return self.classes[predicted_codes(self.proba, self.threshold, self.positive)]
 
 
-def as_scorer(scoring):
-    """Return a scorer for a name of scikit-learn's, for ``"kappa"``, or for a callable.
+def as_scorer(scoring: str | Callable[..., float]) -> Callable[..., float]:
+    """Return the scorer of a name: one of scikit-learn's, or ``"kappa"``; a callable is returned as it is.
 
     Raises
     ------
     ValueError
-        For a name that scikit-learn does not know.
+        If scikit-learn has no scorer of that name.
     """
     if callable(scoring):
         return scoring
@@ -63,8 +75,10 @@ def as_scorer(scoring):
     return get_scorer(scoring)
 
 
-def study_predictions(y, proba, studies):
-    """Return one label and one probability a study, from those of its images.
+def study_predictions(
+    y: ArrayLike, proba: ArrayLike, studies: ArrayLike
+) -> tuple[NDArray, NDArray[np.float64], NDArray]:
+    """Return the label and the mean probabilities of each study, from those of its images.
 
     Parameters
     ----------
@@ -87,7 +101,7 @@ def study_predictions(y, proba, studies):
     Raises
     ------
     ValueError
-        For inputs of different lengths, and for a study whose images have different labels.
+        If the inputs have different lengths, or the images of a study have different labels.
 
     References
     ----------
@@ -121,29 +135,37 @@ def study_predictions(y, proba, studies):
 
 
 class _StudyScorer:
-    """A scorer that asks for image probabilities once and scores their means per study."""
+    """Scorer of the mean probabilities per study."""
 
-    def __init__(self, metric, studies=None, pos_label=None):
+    def __init__(
+        self,
+        metric: str | Callable[..., float],
+        studies: dict[str, str] | None = None,
+        pos_label: Any = None,
+    ) -> None:
         self.metric = metric
         self.studies = studies
         self.pos_label = pos_label
 
-    def __call__(self, estimator, X, y):
+    def __call__(self, estimator: Any, X: Any, y: ArrayLike) -> float:
         studies = self._studies_of(X)
         y_study, proba, _ = study_predictions(y, estimator.predict_proba(X), studies)
         classes, threshold, positive = estimator.classes_, None, 1
         pos_label = positive_label(estimator) if self.pos_label is None else self.pos_label
-        # A scorer of one's own knows its classes; only a threshold has to be put on one of them.
-        asks = not callable(self.metric) or pos_label is not None or threshold_of(estimator) is not None
-        if len(classes) == 2 and asks:
+        # A user's own scorer works on the classes as they are. It needs to be known which one is abnormal only
+        # if a threshold applies to that class.
+        needs_positive = (
+            not callable(self.metric) or pos_label is not None or threshold_of(estimator) is not None
+        )
+        if len(classes) == 2 and needs_positive:
             positive = positive_index(classes, pos_label)
             threshold = threshold_of(estimator, plain(classes[positive]))
             if not callable(self.metric):
-                # As 0 and 1, so that every named metric knows which class is the abnormal one.
+                # Encoded as 0 and 1: scikit-learn's metrics take 1 as the positive class.
                 classes, proba = abnormal_last(classes, proba, positive)
                 y_study, classes = (y_study == classes[1]).astype(int), np.array([0, 1])
                 positive = 1
-        # A column of zeros: the predictions are there already, a scorer only hands X on.
+        # The scorer only passes X on to FixedPredictions, which does not use it.
         placeholder = np.zeros((len(y_study), 1))
         return as_scorer(self.metric)(
             FixedPredictions(classes, proba, threshold, positive), placeholder, y_study
@@ -159,27 +181,38 @@ class _StudyScorer:
             if path not in self.studies:
                 raise ValueError(
                     f"The study of row {row}, {path!r}, is not among the {len(self.studies)} studies= of study_scorer. "
-                    "Name the study of every path, as it is spelt in X."
+                    "Pass the study of every path, spelt as in X."
                 )
         return [self.studies[path] for path in paths]
 
     @property
     def _score_func(self):
-        # TunedThresholdClassifierCV takes a scorer apart to try its metric on many thresholds.
+        # TunedThresholdClassifierCV reads this attribute, to compute the metric for many thresholds.
         raise TypeError(
-            f"{self!r} cannot be taken apart into a metric of labels. To tune a threshold per study, load "
-            "with level='study' and pass the plain metric."
+            f"{self!r} has no metric of labels that TunedThresholdClassifierCV could use. To tune a threshold per "
+            "study, load with level='study' and pass the plain metric."
         )
 
-    def __repr__(self):
-        told = "" if self.studies is None else f", studies=<of {len(self.studies)} paths>"
-        return f"study_scorer({self.metric!r}{told})"
+    def __repr__(self) -> str:
+        studies = "" if self.studies is None else f", studies=<of {len(self.studies)} paths>"
+        return f"study_scorer({self.metric!r}{studies})"
 
 
-def threshold_of(estimator, pos_label=None):
-    """Return the threshold of a classifier, ours or scikit-learn's, or of the one inside that predicts; or None.
+def threshold_of(estimator: Any, pos_label: Any = None) -> float | None:
+    """Return the decision threshold of a classifier, of murakit or scikit-learn; None if it has none.
 
-    It is one on the probability of `pos_label`; None: of the second class.
+    Of a search, it is that of the best estimator; of a pipeline, that of the last step.
+
+    Parameters
+    ----------
+    estimator : classifier
+    pos_label : label or None
+        Class whose probability the threshold must apply to. None: the second class.
+
+    Raises
+    ------
+    ValueError
+        If the threshold applies to the probability of the other class.
     """
     inner = getattr(estimator, "best_estimator_", None)
     if inner is None and isinstance(estimator, Pipeline):
@@ -191,47 +224,54 @@ def threshold_of(estimator, pos_label=None):
     if not isinstance(threshold, float | int | np.floating):
         return None
     classes = [plain(label) for label in estimator.classes_]
-    judged = classes[-1] if pos_label is None else pos_label
+    wanted = classes[-1] if pos_label is None else pos_label
     own = getattr(estimator, "pos_label_", None)
     own = getattr(estimator, "pos_label", None) if own is None else own
     own = classes[-1] if own is None else plain(own)
-    # What a meta-estimator has encoded as 0 and 1 has names of its own inside.
-    if own in classes and judged in classes and own != judged:
+    # A classifier that a meta-estimator fitted on 0 and 1 may still have the original label as its pos_label.
+    if own in classes and wanted in classes and own != wanted:
         raise ValueError(
-            f"{type(estimator).__name__} has a threshold on the probability of {own!r}, and {judged!r} is judged as "
-            f"the abnormal class. Pass pos_label={judged!r} to it, or pos_label={own!r} here."
+            f"{type(estimator).__name__} has a threshold on the probability of {own!r}, but the abnormal class is "
+            f"{wanted!r}. Pass pos_label={wanted!r} to it, or pos_label={own!r} here."
         )
     return float(threshold)
 
 
-def study_scorer(metric, *, studies=None, pos_label=None):
-    """Return a scorer that judges studies, not images.
+def study_scorer(
+    metric: str | Callable[..., float],
+    *,
+    studies: Mapping[str, str] | pd.Series | None = None,
+    pos_label: Any = None,
+) -> Callable[..., float]:
+    """Return a scorer that scores studies instead of images.
 
-    The probabilities of a study are the mean over its images; the study is read from the path, and
-    the threshold is that of a ``FixedThresholdClassifier`` or ``TunedThresholdClassifierCV``.
-    Usable wherever scikit-learn takes ``scoring``, alone or in a dict of several.
+    The probabilities of a study are the mean over its images. Labels are predicted with the threshold of the
+    classifier, if it has one (`MuraClassifier`, ``FixedThresholdClassifier``,
+    ``TunedThresholdClassifierCV``). The scorer can be used wherever scikit-learn takes ``scoring``, alone
+    or in a dict of several.
 
     Parameters
     ----------
     metric : str or callable
-        The name of a scikit-learn scorer ("roc_auc", "f1", ...), ``"kappa"`` for Cohen's kappa, or
-        a scorer ``metric(estimator, X, y)``.
+        Name of a scikit-learn scorer ("roc_auc", "f1", ...), ``"kappa"`` for Cohen's kappa, or a scorer
+        ``metric(estimator, X, y)``.
     studies : dict or Series of str to str, default=None
-        The study of each path, for paths that are not in MURA's layout. None: read from the paths.
+        Study of each path, for paths that are not in MURA's layout. None: read from the paths.
     pos_label : label, default=None
-        The abnormal one of two classes. None: the estimator's own ``pos_label``; known for 0/1, False/True,
-        normal/abnormal and negative/positive.
+        The abnormal one of two classes. None: the estimator's ``pos_label``; if it has none, known for 0/1,
+        False/True, normal/abnormal and negative/positive.
 
     Returns
     -------
     scorer : callable
-        ``scorer(estimator, X, y)``, picklable. ``TunedThresholdClassifierCV`` cannot *tune* by it,
-        for it takes metrics of single labels apart: load with ``level="study"`` for that.
+        ``scorer(estimator, X, y)``, picklable. ``TunedThresholdClassifierCV`` cannot tune a threshold with
+        it, because it needs a metric of labels. Load the data with ``level="study"`` for that, and pass a
+        plain metric.
 
     Raises
     ------
     ValueError
-        For a name that scikit-learn does not know.
+        If scikit-learn has no scorer of that name.
 
     Examples
     --------
@@ -239,7 +279,7 @@ def study_scorer(metric, *, studies=None, pos_label=None):
     >>> study_scorer("kappa")
     study_scorer('kappa')
 
-    Of a table of one's own, ``mine = load_radiographs(...)``::
+    For other paths, such as those of ``mine = load_radiographs(...)``::
 
         study_scorer("roc_auc", studies=dict(zip(mine.data, mine.studies)))
     """
@@ -247,41 +287,51 @@ def study_scorer(metric, *, studies=None, pos_label=None):
     return _StudyScorer(metric, None if studies is None else dict(studies), pos_label)
 
 
-def threshold_at(y, proba, *, sensitivity=None, specificity=None, metric=None, studies=None, pos_label=None):
-    """Choose the probability from which on a sample is called abnormal.
+def threshold_at(
+    y: ArrayLike,
+    proba: ArrayLike,
+    *,
+    sensitivity: float | None = None,
+    specificity: float | None = None,
+    metric: str | None = None,
+    studies: ArrayLike | None = None,
+    pos_label: Any = None,
+) -> float:
+    """Choose the decision threshold: the smallest probability at which a sample is predicted as abnormal.
 
-    On validation patients only: a threshold that was chosen on the patients who judge it makes them
-    judge too well. `MuraClassifier` keeps it as ``decision_threshold``.
+    Choose it on validation patients only: on the patients that it was chosen on, the metrics are too good.
+    Set it as the ``decision_threshold`` of `MuraClassifier`.
 
     Parameters
     ----------
     y : array-like of shape (n,)
         Labels of two classes.
     proba : array-like of shape (n,) or (n, 2)
-        Probabilities of the abnormal class, or of both.
+        Probabilities of the abnormal class, or of both classes.
     sensitivity : float, default=None
-        Call at least this share of the abnormal samples so, and as few of the normal ones as that
-        allows.
+        Smallest sensitivity, in [0, 1]. Of the thresholds that reach it, the one with the largest
+        specificity is chosen.
     specificity : float, default=None
-        Call at least this share of the normal samples so, and as few of the abnormal ones.
+        Smallest specificity, in [0, 1]. Of the thresholds that reach it, the one with the largest
+        sensitivity is chosen.
     metric : {"kappa", "youden"}, default=None
-        Make Cohen's kappa, or sensitivity + specificity, as large as possible.
+        Metric to maximise: Cohen's kappa, or Youden's index, which is sensitivity + specificity - 1.
     studies : array-like of shape (n,), default=None
-        Study of each row; then the mean probabilities of studies are looked at.
+        Study of each row. If given, the threshold is chosen for the mean probabilities of studies.
     pos_label : label, default=None
-        The abnormal one of the two classes. None: 1 of 0/1, True, "abnormal" or "positive"; other pairs
-        are asked for.
+        The abnormal one of the two classes. None: 1 of 0/1, True, "abnormal" or "positive"; for any other
+        pair of labels it is required.
 
     Returns
     -------
     threshold : float
-        Half way between two probabilities that occur, so that neither is decided by its last bits.
+        Half-way between two neighbouring probabilities, so that rounding errors change no prediction.
 
     Raises
     ------
     ValueError
-        Unless exactly one of the three is asked for; for one class; and where no threshold reaches
-        what is asked for.
+        If not exactly one of `sensitivity`, `specificity` and `metric` is given, if `y` has not two
+        classes, or if no threshold reaches the value.
 
     References
     ----------
@@ -295,13 +345,13 @@ def threshold_at(y, proba, *, sensitivity=None, specificity=None, metric=None, s
     >>> threshold_at([0, 0, 1, 1], [0.1, 0.5, 0.3, 0.9], specificity=1.0)
     0.7
     """
-    asked = {"sensitivity": sensitivity, "specificity": specificity, "metric": metric}
-    asked = {name: value for name, value in asked.items() if value is not None}
-    if len(asked) != 1:
+    criteria = {"sensitivity": sensitivity, "specificity": specificity, "metric": metric}
+    criteria = {name: value for name, value in criteria.items() if value is not None}
+    if len(criteria) != 1:
         raise ValueError(
-            f"Pass one of sensitivity, specificity and metric, not {', '.join(asked) or 'none'}."
+            f"Pass one of sensitivity, specificity and metric, not {', '.join(criteria) or 'none'}."
         )
-    (what, value), *_ = asked.items()
+    (criterion, value), *_ = criteria.items()
     of_abnormal = np.ndim(proba) == 1 or np.shape(proba)[1:] == (1,)
     y, proba = np.asarray(y), as_proba(proba)
     if proba.shape[1] != 2:
@@ -320,13 +370,14 @@ def threshold_at(y, proba, *, sensitivity=None, specificity=None, metric=None, s
     score = proba[:, 1 if of_abnormal else positive]
     ranking = Ranking(y == classes[positive], score, np.ones((1, len(y))))
     tp, fp = np.cumsum(ranking.positives[0]), np.cumsum(ranking.negatives[0])
-    # Beside each score that occurs, "nothing is called abnormal" is a choice, where a number is left for it.
+    # A first operating point, at which no sample is predicted as abnormal: its threshold is above all scores.
     tp, fp = np.r_[0, tp], np.r_[0, fp]
     scores = np.r_[1.0, ranking.scores]
-    chosen = _operating_point(tp, fp, what, value)
+    chosen = _operating_point(tp, fp, criterion, value)
     if chosen == 0 and ranking.scores[0] >= 1:
         raise ValueError(
-            f"{what}={value!r} cannot be reached: normal samples have a probability of 1. Ask for less, or calibrate."
+            f"{criterion}={value!r} cannot be reached: normal samples have a probability of 1. Pass a smaller value, "
+            "or calibrate."
         )
     if chosen == len(scores) - 1:
         return float(scores[chosen] / 2)
@@ -335,17 +386,17 @@ def threshold_at(y, proba, *, sensitivity=None, specificity=None, metric=None, s
     return float(middle if below < middle <= above else above)
 
 
-def _operating_point(tp, fp, what, value):
-    """Return how many of the distinct scores are called abnormal."""
+def _operating_point(tp, fp, criterion, value):
+    """Return the number of distinct scores, from the largest down, that are predicted as abnormal."""
     sensitivity, specificity = tp / tp[-1], 1 - fp / fp[-1]
-    # Shares such as 0.95 x 20 / 20 are one bit off what a user writes.
-    slack = 1e-12
-    if what == "sensitivity":
-        _check_share(what, value)
-        return int(np.argmax(sensitivity >= value - slack))
-    if what == "specificity":
-        _check_share(what, value)
-        return int(np.flatnonzero(specificity >= value - slack)[-1])
+    # A quotient such as 19 / 20 may differ from the user's 0.95 by rounding.
+    tolerance = 1e-12
+    if criterion == "sensitivity":
+        _check_share(criterion, value)
+        return int(np.argmax(sensitivity >= value - tolerance))
+    if criterion == "specificity":
+        _check_share(criterion, value)
+        return int(np.flatnonzero(specificity >= value - tolerance)[-1])
     if value == "youden":
         return int(np.argmax(sensitivity + specificity))
     if value != "kappa":
@@ -354,6 +405,6 @@ def _operating_point(tp, fp, what, value):
     return int(np.nanargmax(kappa(matrix)))
 
 
-def _check_share(what, value):
+def _check_share(criterion, value):
     if not 0 <= value <= 1:
-        raise ValueError(f"{what}={value!r}: pass a share between 0 and 1, such as 0.95.")
+        raise ValueError(f"{criterion}={value!r}: pass a number between 0 and 1, such as 0.95.")

@@ -111,7 +111,7 @@ def _difference(found, value):
 _UNKNOWN = object()
 
 
-def _in_words(value):
+def _in_words(value: Any) -> Any:
     """Return a parameter as JSON gives it back, or `_UNKNOWN` for objects that have no lasting name."""
     if isinstance(value, np.generic):
         value = value.item()
@@ -121,8 +121,8 @@ def _in_words(value):
         words = {str(key): _in_words(part) for key, part in value.items()}
         return _UNKNOWN if _UNKNOWN in words.values() else words
     if isinstance(value, list | tuple):
-        words = [_in_words(part) for part in value]
-        return _UNKNOWN if any(word is _UNKNOWN for word in words) else words
+        parts = [_in_words(part) for part in value]
+        return _UNKNOWN if any(part is _UNKNOWN for part in parts) else parts
     return value if isinstance(value, str | int | float | type(None)) else _UNKNOWN
 
 
@@ -131,7 +131,7 @@ def _known(values):
     return {name: value for name, value in words.items() if value is not _UNKNOWN}
 
 
-def settings_of(search, n_folds: int, distributions: dict[str, BaseDistribution]) -> dict[str, Any]:
+def settings_of(search: Any, n_folds: int, distributions: dict[str, BaseDistribution]) -> dict[str, Any]:
     """Return what decides a trial's scores, beside the data and the drawn parameters, as JSON can hold it."""
     # Where a result is kept and who computes it do not decide what it is.
     irrelevant = {"verbose", "n_jobs", "device", "cache", "cache_limit", "checkpoint", "runtime"}

@@ -8,18 +8,19 @@ from typing import Any
 
 import numpy as np
 from numpy.ma import MaskedArray
+from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 from sklearn.base import clone
 
 
-def rows_of(values, rows):
+def rows_of(values: Any, rows: np.ndarray) -> Any:
     """Return some rows of an array, a table, a sparse matrix or a list."""
     if hasattr(values, "iloc"):
         return values.iloc[rows]
     return values[rows] if hasattr(values, "shape") else [values[row] for row in rows]
 
 
-def as_rows(rows) -> np.ndarray:
+def as_rows(rows: ArrayLike) -> np.ndarray:
     """Return one side of a fold as numbers of rows; splitters may give a mask too."""
     rows = np.asarray(rows)
     return np.flatnonzero(rows) if rows.dtype == bool else rows
@@ -30,7 +31,7 @@ def metadata_of_callbacks(params: dict[str, Any]) -> dict[str, Any] | None:
     return None if params.get("sample_weight") is None else {"sample_weight": params["sample_weight"]}
 
 
-def n_rows_of(values) -> int | None:
+def n_rows_of(values: Any) -> int | None:
     """Return the number of rows of what `rows_of` can cut; None for anything else."""
     if hasattr(values, "shape"):
         return values.shape[0] if values.shape else None
@@ -46,21 +47,21 @@ def _metadata_of(params, X, rows):
 
 
 def fit_and_score(
-    estimator,
+    estimator: Any,
     params: dict[str, Any],
     train: np.ndarray,
     test: np.ndarray,
-    context,
+    context: Any,
     *,
-    X,
-    y,
+    X: Any,
+    y: Any,
     pairwise: bool,
     scorer: Callable,
     fit_params: dict[str, Any],
     score_params: dict[str, Any],
     error_score: float | str,
     return_train_score: bool,
-    search,
+    search: Any,
 ) -> tuple[dict[str, Any], str | None, str | None]:
     """Fit an estimator on one side of a fold and score it on the other.
 
@@ -73,7 +74,7 @@ def fit_and_score(
         The traceback of what went wrong.
     """
     estimator.set_params(**clone(params, safe=False))
-    sides = {}
+    sides: dict[str, tuple[Any, ...]] = {}
     for side, rows in (("train", train), ("test", test)):
         samples = X[np.ix_(rows, train)] if pairwise else rows_of(X, rows)
         sides[side] = (samples,) if y is None else (samples, rows_of(y, rows))
@@ -133,7 +134,7 @@ def _scores(scorer, estimator, data, params, error_score):
     return scores if isinstance(found, dict) else scores["score"], errors
 
 
-def only_score(scorer: Callable, *args, **kwargs) -> float:
+def only_score(scorer: Callable, *args: Any, **kwargs: Any) -> float:
     """Return the score of a scorer of several metrics that has one."""
     return scorer(*args, **kwargs)["score"]
 

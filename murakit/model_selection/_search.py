@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from inspect import signature
 from numbers import Integral, Real
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import joblib
 import numpy as np
@@ -31,7 +31,15 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, indexable
 
 from ..utils._progress import progress_bar, say
-from ._optuna import as_distributions, check_same, open_study, seed_of, settings_of, storage_error
+from ._optuna import (
+    SearchStudy,
+    as_distributions,
+    check_same,
+    open_study,
+    seed_of,
+    settings_of,
+    storage_error,
+)
 from ._scores import (
     as_rows,
     check_metric,
@@ -67,7 +75,7 @@ def _has(name):
 def _delegated(name):
     """Return a method that calls the method of that name of the best estimator."""
 
-    def method(self, X: ArrayLike) -> Any:
+    def method(self: "MuraSearchCV", X: ArrayLike) -> Any:
         check_is_fitted(self)
         return getattr(self.best_estimator_, name)(X)
 
@@ -158,6 +166,10 @@ class MuraSearchCV(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     (2,)
     """
 
+    # Fitted attributes.
+    study_: SearchStudy
+    best_index_: int
+
     def __init__(
         self,
         estimator: BaseEstimator,
@@ -241,7 +253,7 @@ class MuraSearchCV(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         context.call_on_fit_task_begin(**task)
         # It goes to the worker processes, which need no study.
         light = copy.copy(self)
-        vars(light).pop("study_", None)
+        light.__dict__.pop("study_", None)
         evaluate = partial(
             fit_and_score,
             X=X,
@@ -320,7 +332,7 @@ class MuraSearchCV(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     def _splitter(self):
         if self.cv is None or isinstance(self.cv, Integral):
             # scikit-learn's default would tear patients apart.
-            return PatientKFold(5 if self.cv is None else self.cv)
+            return PatientKFold(5 if self.cv is None else cast(int, self.cv))
         return self.cv
 
     def _check_refit(self, name):
@@ -355,9 +367,9 @@ class MuraSearchCV(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         shown = np.asarray(X, dtype=object) if not hasattr(X, "dtype") else np.asarray(X)
         data = joblib.hash((shown, None if y is None else np.asarray(y)))
         # An earlier fit that did not come to its end is gone on with.
-        study = getattr(self, "study_", None)
+        study: SearchStudy | None = getattr(self, "study_", None)
         held = study is not None and self.study_name is None and getattr(self, "_resumable", False)
-        if not held or study.user_attrs.get("murakit:data") != data:
+        if study is None or not held or study.user_attrs.get("murakit:data") != data:
             study = open_study(self.storage, self.study_name)
         if study.direction != optuna.study.StudyDirection.MAXIMIZE:
             raise ValueError(
@@ -404,8 +416,8 @@ class MuraSearchCV(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
                 for (params, number, _), task in zip(tasks, contexts)
             )
 
-        shown = {"total": self.n_trials, "desc": "MuraSearchCV", "unit": "trial", "disable": not self.verbose}
-        with parallel, progress_bar(**shown) as bar:
+        shown: dict[str, Any] = {"total": self.n_trials, "unit": "trial", "disable": not self.verbose}
+        with parallel, progress_bar(**shown, desc="MuraSearchCV") as bar:
             bar.update(min(done, wished))
             ask = partial(self.study_.ask, distributions)
             while done < wished and not self.study_.stopped:
@@ -421,7 +433,10 @@ class MuraSearchCV(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _run_trials(self, n_trials, n_folds, ask, run):
         """Run some trials, with a pruner fold by fold, so that it may end them in between."""
-        trials, records, told, failure = [], {}, {}, None
+        trials: list[optuna.Trial] = []
+        records: dict[int, list[dict[str, Any]]] = {}
+        told: dict[int, optuna.trial.FrozenTrial] = {}
+        failure = None
         stages = [range(n_folds)] if self.pruner is None else [[fold] for fold in range(n_folds)]
         try:
             while len(trials) < n_trials:

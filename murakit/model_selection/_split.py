@@ -284,10 +284,10 @@ class PatientKFold(BaseCrossValidator):
         if not isinstance(self.n_splits, (int, np.integer)) or self.n_splits < 2:
             raise ValueError(f"n_splits={self.n_splits!r}: a cross-validation needs 2 folds or more.")
         patients, regions = _patients_and_regions(X, groups)
-        y = _checked_labels(y, len(patients))
+        labels = _checked_labels(y, len(patients))
         fold = patient_folds(
             patients,
-            y,
+            labels,
             regions,
             self.n_splits,
             shuffle=self.shuffle,
@@ -373,8 +373,9 @@ class PatientShuffleSplit(BaseShuffleSplit):
         if not 0 < self.test_size < 1:
             raise ValueError(f"test_size={self.test_size!r} must be a share of the samples, in (0, 1).")
         patients, regions = _patients_and_regions(X, groups)
-        y = _checked_labels(y, len(patients))
-        labels = np.zeros(len(patients), dtype=int) if y is None else y
+        labels = _checked_labels(y, len(patients))
+        if labels is None:
+            labels = np.zeros(len(patients), dtype=int)
         random = check_random_state(self.random_state)
         for _ in range(self.n_splits):
             rng = np.random.default_rng(random.randint(2**31 - 1))

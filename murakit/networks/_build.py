@@ -11,6 +11,7 @@ from ._frozen import mark_shared
 from ._network import Radiograph, SigmoidHead
 from ._pretrained import backbone_weights, meta_stages, seeded
 from ._timm import PREFIX, timm_backbone
+from .augmentation import Augmentation
 
 
 def find_backbone(name: str) -> Backbone:
@@ -72,7 +73,7 @@ def build_radiograph(
     weights: str | os.PathLike[str] | None,
     unfreeze: str,
     dropout: float,
-    augmentation: nn.Module | None,
+    augmentation: Augmentation | None,
     seed: int,
     share_frozen: bool = False,
     one_output: bool = False,
@@ -91,7 +92,7 @@ def build_radiograph(
         The first stage to train, see `Radiograph.freeze_below`.
     dropout : float
         Probability that a feature is set to zero before the last layer, while training.
-    augmentation : Module or None
+    augmentation : Augmentation or None
         Random changes of the images, while training.
     seed : int
         Seed of the random weights; PyTorch's global random state is left as it is.
@@ -129,7 +130,9 @@ def build_radiograph(
     # Not the seed of the stages: the head's random weights would repeat their first numbers.
     with seeded(seed ^ 1):
         if auxiliary is not None:
-            width = auxiliary.fc.in_features
+            last = auxiliary.get_submodule("fc")
+            assert isinstance(last, nn.Linear)  # in all of torchvision's auxiliary classifiers
+            width = last.in_features
             auxiliary.fc = SigmoidHead(width) if one_output else nn.Linear(width, n_classes)
         network = Radiograph(
             stages,

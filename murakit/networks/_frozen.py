@@ -4,6 +4,7 @@ import copy
 import hashlib
 import weakref
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -13,6 +14,15 @@ from ._fuse import fuse_batch_norms, grey_stage
 # Version of the last bits that fused stages compute. Raise it with every change of them: it is part of
 # the keys under which activations are stored.
 ARITHMETIC = 4
+
+
+class StagedNetwork(Protocol):
+    """Attributes of a `Radiograph` that this module uses. That module cannot be imported: it imports this one."""
+
+    name: str
+    stages: nn.ModuleDict
+    mean: torch.Tensor
+    std: torch.Tensor
 
 
 class StageCache:
@@ -63,13 +73,13 @@ _caches: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 _shared: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def mark_shared(network: nn.Module, weights: SharedWeights, names: Sequence[str]) -> None:
+def mark_shared(network: StagedNetwork, weights: SharedWeights, names: Sequence[str]) -> None:
     """Record that some stages of a network use shared weights, and may use what is cached with them."""
     if names:
         _shared[network] = weights, frozenset(names)
 
 
-def unshare_weights(network: nn.Module) -> None:
+def unshare_weights(network: StagedNetwork) -> None:
     """Copy the shared weights of a network, which may then be changed without changing other networks.
 
     See `SharedWeights` for what sharing saves.
@@ -80,7 +90,7 @@ def unshare_weights(network: nn.Module) -> None:
             tensor.data = tensor.data.clone()
 
 
-def fused_stage(network: nn.Module, name: str) -> nn.Module:
+def fused_stage(network: StagedNetwork, name: str) -> nn.Module:
     """Return a stage in its form for evaluation: BatchNorms fused into convolutions, channels last."""
     device = next((str(t.device) for t in network.stages[name].parameters()), "cpu")
     fused = _cache_of(network, name, device).fused
@@ -90,7 +100,7 @@ def fused_stage(network: nn.Module, name: str) -> nn.Module:
     return fused[name, device]
 
 
-def fused_grey_stage(network: nn.Module, name: str) -> nn.Module | None:
+def fused_grey_stage(network: StagedNetwork, name: str) -> nn.Module | None:
     """Return the first stage, fused, for one channel of grey values in [0, 1].
 
     None where the stage does not begin with a convolution that `grey_stage` can convert.
@@ -103,7 +113,7 @@ def fused_grey_stage(network: nn.Module, name: str) -> nn.Module | None:
     return fused["entry", name]
 
 
-def weights_hash(network: nn.Module, names: Iterable[str]) -> str:
+def weights_hash(network: StagedNetwork, names: Iterable[str]) -> str:
     """Return a hash of the backbone's name, and of the names and weights of some of its stages."""
     digest = hashlib.sha256(network.name.encode())
     for name in names:
@@ -119,7 +129,7 @@ def session_cache(network: nn.Module) -> dict:
     return _caches.setdefault(network, StageCache()).sessions
 
 
-def shape_cache(network: nn.Module, names: Sequence[str]) -> dict:
+def shape_cache(network: StagedNetwork, names: Sequence[str]) -> dict:
     """Return the dict of the output shapes of some stages of a network, for the caller to fill."""
     return _cache_of(network, names[-1] if names else "").shapes
 
@@ -143,7 +153,7 @@ def drop_if_changed(network: nn.Module) -> None:
         cache.tensor_versions = versions
 
 
-def _cache_of(network: nn.Module, name: str, device: str = "cpu") -> StageCache:
+def _cache_of(network: StagedNetwork, name: str, device: str = "cpu") -> StageCache:
     weights, names = _shared.get(network, (None, ()))
     if name in names and device == "cpu":
         return weights.cache

@@ -90,8 +90,13 @@ class _GreyConv(nn.Module):
         Statistics that the channels are normalised by.
     """
 
+    conv: nn.Conv2d
+    kernel: torch.Tensor
+    black: torch.Tensor
+
     def __init__(self, conv: nn.Conv2d, mean: torch.Tensor, std: torch.Tensor) -> None:
         super().__init__()
+        assert not isinstance(conv.padding, str)  # `grey_stage` only takes numbers
         self.conv = conv
         self.side, self.padding = conv.kernel_size[0], conv.padding[0]
         kernel = (conv.weight / std.view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
@@ -149,10 +154,12 @@ def grey_stage(stage: nn.Module, mean: torch.Tensor, std: torch.Tensor) -> nn.Mo
         None where the first convolution is not one that `_GreyConv` computes.
     """
     name = first_conv(stage)
-    conv = None if name is None else stage.get_submodule(name)
+    if name is None:
+        return None
+    conv = stage.get_submodule(name)
+    assert isinstance(conv, nn.Conv2d)  # as `first_conv` has checked
     fits = (
-        conv is not None
-        and conv.kernel_size[0] == conv.kernel_size[1]
+        conv.kernel_size[0] == conv.kernel_size[1]
         and conv.kernel_size[0] % 2 == 1
         and conv.stride == (2, 2)
         and conv.dilation == (1, 1)

@@ -12,6 +12,7 @@ from torch.nn import functional
 from ._backbones import IMAGENET_MEAN, IMAGENET_STD
 from ._frozen import fused_grey_stage, fused_stage, shape_cache, weights_hash
 from ._pretrained import seeded
+from .augmentation import Augmentation
 
 
 class SeededDropout(nn.Module):
@@ -74,8 +75,8 @@ class Radiograph(nn.Module):
         Number of logits.
     dropout : float
         Probability that a feature is set to zero before the last layer, while training.
-    augmentation : Module or None
-        Called with a batch of grey values in [0, 1] and a generator, while training only.
+    augmentation : Augmentation or None
+        Applied to a batch of grey values in [0, 1], while training only.
     name : str
         The backbone's name.
     mean, std : tuple of three floats
@@ -103,7 +104,7 @@ class Radiograph(nn.Module):
         n_classes: int,
         *,
         dropout: float = 0.0,
-        augmentation: nn.Module | None = None,
+        augmentation: Augmentation | None = None,
         name: str = "",
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
@@ -246,7 +247,10 @@ class Radiograph(nn.Module):
         if begin is not None:
             return inputs.to(torch.float32)
         x = inputs.to(torch.float32) / 255
-        return x if draws is None else self.augmentation.apply(x, draws)
+        if draws is None:
+            return x
+        assert self.augmentation is not None  # random numbers are only drawn for an augmentation
+        return self.augmentation.apply(x, draws)
 
     def forward(
         self, inputs: torch.Tensor, begin: str | None = None
@@ -275,6 +279,7 @@ class Radiograph(nn.Module):
             for name in names[first:]:
                 x = self.stages[name](x)
                 if self.training and name == self.auxiliary_after and x.shape[-1] >= _MIN_AUXILIARY_SIDE:
+                    assert self.auxiliary is not None  # comes with `auxiliary_after`
                     auxiliary = self.auxiliary(x)
         logits = self.head(self.dropout(self.pool(x), self.generator))
         return logits if auxiliary is None else (logits, auxiliary)

@@ -31,8 +31,10 @@ class FromPixels(nn.Module):
         super().__init__()
         first, *others = network.stages
         stage = copy.deepcopy(fused_stage(network, first)).to(memory_format=torch.contiguous_format)
-        self.two_channels = (name := first_conv(stage)) is not None
-        if self.two_channels:
+        self.rest: nn.Module
+        name = first_conv(stage)
+        self.two_channels = name is not None
+        if name is not None:
             stage.set_submodule(name, _two_channel_conv(stage.get_submodule(name), network.mean, network.std))
             self.rest = nn.Sequential(
                 stage, *(network.stages[other] for other in others), network.pool, network.head
@@ -150,7 +152,8 @@ def export_bytes(module: nn.Module, image_size: int, output: str) -> bytes:
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         # The exporter warns about its own internals.
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
+        # Any: `save` is annotated for paths, but takes file objects too.
+        program: Any = torch.onnx.export(
             module.eval(),
             (example,),
             input_names=["images"],

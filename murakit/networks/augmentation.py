@@ -80,7 +80,8 @@ class Augmentation(nn.Module):
         """
         return self.apply(images, torch.rand(7, len(images), generator=generator))
 
-    def apply(self, images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+    # Takes the place of nn.Module.apply, which calls a function on submodules: there are none.
+    def apply(self, images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """Return an augmented copy of a batch, with random numbers that were drawn before.
 
         Parameters
@@ -118,7 +119,7 @@ class Augmentation(nn.Module):
         -------
         draws : Tensor of shape (7, b), dtype float32
         """
-        seeds = [zlib.crc32(np.ascontiguousarray(image)) for image in images]
+        seeds = [zlib.crc32(np.ascontiguousarray(image).data) for image in images]
         draws = [np.random.default_rng([view, seed]).random(7, dtype=np.float32) for seed in seeds]
         return torch.from_numpy(np.stack(draws, axis=1))
 

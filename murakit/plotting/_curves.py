@@ -10,7 +10,7 @@ from sklearn.metrics import RocCurveDisplay
 
 from ..evaluation._evaluate import evaluate, evaluate_predictions
 from ..evaluation._result import Evaluation
-from ..metrics._bootstrap import interval, patient_weights, rarer
+from ..metrics._bootstrap import interval, patient_weights, rarer_class_size
 from ..metrics._labels import label_name
 from ..metrics._weighted import Ranking
 from ..utils._typing import Paths
@@ -135,7 +135,7 @@ def binary_predictions(evaluation, what):
         )
     if len(evaluation.classes) != 2:
         raise ValueError(f"{what} needs two classes, and there are {len(evaluation.classes)}.")
-    return evaluation.units
+    return evaluation.predictions
 
 
 class OperatingPointDisplay(FromEvaluation):
@@ -234,7 +234,9 @@ class OperatingPointDisplay(FromEvaluation):
             for fpr, tpr in zip(*Ranking(positive, score, weights).roc()):
                 curves.append(np.interp(_GRID, np.r_[0, fpr], np.r_[0, tpr]))
         return interval(
-            np.array(curves), evaluation.confidence_level, rarer(predictions.patient, predictions.code)
+            np.array(curves),
+            evaluation.confidence_level,
+            rarer_class_size(predictions.patient, predictions.code),
         )
 
 
@@ -340,7 +342,7 @@ class ReliabilityDisplay(FromEvaluation):
                 total = weights @ inside
                 with np.errstate(invalid="ignore"):
                     drawn.append((weights @ (inside * positive[:, None])) / total)
-            n_patients = rarer(predictions.patient, predictions.code)
+            n_patients = rarer_class_size(predictions.patient, predictions.code)
             low, high = interval(np.concatenate(drawn), evaluation.confidence_level, n_patients)
         means = (inside * score[:, None]).sum(axis=0) / inside.sum(axis=0)
         return [

@@ -179,7 +179,7 @@ class RegionConfusionDisplay(FromEvaluation):
         evaluation = self.evaluation
         if not isinstance(evaluation, Evaluation):
             raise TypeError(f"RegionConfusionDisplay draws an Evaluation, not a {type(evaluation).__name__}.")
-        predictions = evaluation.units
+        predictions = evaluation.predictions
         regions = predictions.regions()
         groups = ["all", *(regions if len(regions) > 1 or ax is None else [])]
         n_classes = len(predictions.classes)
@@ -188,10 +188,10 @@ class RegionConfusionDisplay(FromEvaluation):
             raise ValueError(f"{len(shown)} matrices do not fit into one ax; leave ax out.")
         self.matrices_ = {}
         for group in groups:
-            rows = slice(None) if group == "all" else predictions.region == group
-            found = predictions.take(
-                np.flatnonzero(np.ones(len(predictions), dtype=bool)) if group == "all" else rows
+            in_group = (
+                np.ones(len(predictions), dtype=bool) if group == "all" else predictions.region == group
             )
+            found = predictions.take(np.flatnonzero(in_group))
             ones = np.ones((1, len(found)))
             matrix = confusion(found.code, found.predicted, len(found.classes), ones)[0]
             self.matrices_[group] = matrix.astype(int)

@@ -181,7 +181,7 @@ def _card(name, estimate):
 
 
 def _regions(evaluation):
-    if not evaluation.units.regions():
+    if not evaluation.predictions.regions():
         return None
     kappa = RegionDisplay(evaluation).plot()
     auroc = RegionDisplay(evaluation).plot(metric="auroc", published=False)
@@ -201,7 +201,7 @@ def _regions(evaluation):
 def _probabilities(evaluation):
     if len(evaluation.classes) != 2:
         return None
-    if len(set(evaluation.units.code)) < 2:
+    if len(set(evaluation.predictions.code)) < 2:
         return {"pictures": []}
     curve = OperatingPointDisplay(evaluation).plot()
     reliability = ReliabilityDisplay(evaluation).plot()
@@ -279,7 +279,7 @@ def _mistakes(evaluation, estimator, n_mistakes, heat_maps):
     if not has_paths(evaluation):
         return {"has_paths": False}
     found = worst_mistakes(evaluation, n_mistakes=n_mistakes)
-    predictions = evaluation.units
+    predictions = evaluation.predictions
     explained = heat_maps and isinstance(estimator, MuraClassifier)
     classes = getattr(estimator, "classes_", predictions.classes)
     other_classes = explained and not np.array_equal(classes, predictions.classes)

@@ -101,7 +101,7 @@ class NetworkInputs:
         files = Files(paths)
         inputs = head_inputs = None
         if not augmented or views is not None:
-            numbers: Sequence[int | None] = range(views) if augmented else (None,)
+            numbers: Sequence[int | None] = (None,) if not augmented or views is None else range(views)
             sources = [self.images] * len(numbers)
             if self.network.stages_before(self.unfreeze):
                 stores = [self._feature_store(self.images, self.unfreeze, number) for number in numbers]
@@ -182,8 +182,8 @@ class NetworkInputs:
             views = (None, "mirror") if mirrored else (None,)
             stores = [self._feature_store(self.images, self.unfreeze, view) for view in views]
             if stores[0].storages:
-                for blocks in zip(*(store.stream(files, size) for store in stores)):
-                    yield [store.to_tensor(block) for store, block in zip(stores, blocks)], self.unfreeze
+                for of_views in zip(*(store.stream(files, size) for store in stores)):
+                    yield [store.to_tensor(block) for store, block in zip(stores, of_views)], self.unfreeze
                 return
         blocks = self.images.stream(files, size)
         for block in blocks if self.device.type == "cpu" else ahead(blocks):
@@ -191,11 +191,15 @@ class NetworkInputs:
             yield [pixels, pixels.flip(-1)] if mirrored else [pixels], None
 
 
-def rows_on_device(rows: "Rows | ViewRows", device: str | torch.device) -> "Dataset":
+def rows_on_device(rows: "Dataset", device: str | torch.device) -> "Dataset":
     """Copy rows to a GPU if half of its free memory is enough for them; otherwise return them unchanged."""
     if isinstance(rows, ViewRows):
-        return ViewRows([rows_on_device(view, device) for view in rows.views])
-    if rows.n_bytes > free_device_memory(device) // 2:
+        return ViewRows([_one_on_device(view, device) for view in rows.views])
+    return _one_on_device(rows, device)
+
+
+def _one_on_device(rows: Rows | TensorRows, device: str | torch.device) -> Rows | TensorRows:
+    if isinstance(rows, TensorRows) or rows.n_bytes > free_device_memory(device) // 2:
         return rows
     blocks = rows.store.stream(rows.files, _PREDICTION_BATCH_SIZE["cuda"])
     tensor = torch.cat([torch.from_numpy(block).to(device) for block in blocks])

@@ -66,7 +66,7 @@ def region_table(code: NDArray[np.int64], regions: NDArray | None, n_classes: in
     ValueError
         If the regions are not known.
     """
-    _check_regions(regions)
+    regions = _required(regions)
     counts = pd.crosstab(pd.Series(regions, dtype=object), pd.Series(code))
     counts = counts.reindex(columns=range(n_classes), fill_value=0)
     return 1 - counts.div(counts.sum(axis=1), axis=0)
@@ -76,7 +76,7 @@ def region_weights(
     table: pd.DataFrame, code: NDArray[np.int64], regions: NDArray | None
 ) -> NDArray[np.float64]:
     """Return the weight of each image, by its class and region."""
-    _check_regions(regions)
+    regions = _required(regions)
     unseen = sorted(set(regions) - set(table.index))
     if unseen:
         warnings.warn(
@@ -89,9 +89,11 @@ def region_weights(
     return rows[np.arange(len(code)), code]
 
 
-def _check_regions(regions):
+def _required(regions: NDArray | None) -> NDArray:
+    """Return the regions; raise if they are not known."""
     if regions is None:
         raise ValueError(
             "class_weight='region' needs the region of every image of X and X_val, and some paths do not contain it. "
             "Use class_weight='balanced', or paths in MURA's layout."
         )
+    return regions

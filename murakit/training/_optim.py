@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -15,13 +14,13 @@ if TYPE_CHECKING:
     from ..networks._network import Radiograph
 
 
-def parameter_groups(network: nn.Module, lr_factor: float, decay: float) -> list[dict[str, Any]]:
+def parameter_groups(network: "Radiograph", lr_factor: float, decay: float) -> list[dict[str, Any]]:
     """Return an optimizer's parameter groups: the head first, then the trained stages of the backbone.
 
     Parameters
     ----------
-    network : Module
-        Network with a ``head``. Frozen parameters have ``requires_grad=False``.
+    network : Radiograph
+        Frozen parameters have ``requires_grad=False``.
     lr_factor : float
         Learning-rate multiplier of the backbone.
     decay : float
@@ -37,7 +36,7 @@ def parameter_groups(network: nn.Module, lr_factor: float, decay: float) -> list
     groups = [{"params": head, "factor": 1.0}]
     grouped = {id(parameter) for parameter in head}
     if decay != 1:
-        for depth, stage in enumerate(reversed(network.stages.values())):
+        for depth, stage in enumerate(reversed(list(network.stages.values()))):
             params = [p for p in stage.parameters() if p.requires_grad]
             grouped |= {id(parameter) for parameter in params}
             groups.append({"params": params, "factor": lr_factor * decay**depth})

@@ -110,7 +110,7 @@ def test_a_study_counts_once_with_its_mean_probability():
     proba = [0.9, 0.3, 0.2, 0.4, 0.1]
     studies = ["s1", "s1", "s2", "s3", "s3"]
     found = evaluate_predictions(y, proba, studies=studies, patients=list("aabcc"), n_resamples=0)
-    np.testing.assert_allclose(found.units.proba[:, 1], [0.6, 0.2, 0.25])
+    np.testing.assert_allclose(found.predictions.proba[:, 1], [0.6, 0.2, 0.25])
     assert found.get("sensitivity").value == 0.5
     assert found.to_frame().loc["all", ["n_patients", "n_studies", "n_images"]].tolist() == [3, 3, 5]
     y_study, proba_study, _ = study_predictions(y, np.column_stack([1 - np.array(proba), proba]), studies)
@@ -331,8 +331,8 @@ def test_a_plain_pipeline_over_paths_is_judged(pipeline, valid):
     found = evaluate(pipeline, valid.data.reshape(-1, 1), valid.target, n_resamples=50)
     proba = pipeline.predict_proba(valid.data.reshape(-1, 1))
     y, expected, names = study_predictions(valid.target, proba, valid.studies)
-    assert found.units.name.tolist() == names.tolist()
-    np.testing.assert_allclose(found.units.proba, expected)
+    assert found.predictions.name.tolist() == names.tolist()
+    np.testing.assert_allclose(found.predictions.proba, expected)
     assert found.get("auroc").value == pytest.approx(metrics.roc_auc_score(y, expected[:, 1]))
     assert set(found.to_frame().index) == {"all", "elbow", "wrist", "mean of regions"}
     assert found.name == "Pipeline"
@@ -343,7 +343,7 @@ def test_study_folders_and_images_give_the_same_numbers(images, valid, small_mur
     folders = load_mura(small_mura, subset="valid", level="study")
     one = evaluate(clf, valid.data, valid.target, n_resamples=20)
     other = evaluate(clf, folders.data, folders.target, n_resamples=20)
-    np.testing.assert_allclose(one.units.proba, other.units.proba, atol=1e-6)
+    np.testing.assert_allclose(one.predictions.proba, other.predictions.proba, atol=1e-6)
     assert one.to_frame()[["n_images", "n_studies"]].equals(other.to_frame()[["n_images", "n_studies"]])
 
 
@@ -365,7 +365,7 @@ def test_patients_who_chose_the_epoch_are_refused(images):
 def test_the_estimators_threshold_is_used(images, valid):
     clf = quick_classifier().fit(images.data, images.target)
     plain = evaluate(clf, valid.data, valid.target, n_resamples=0, level="image")
-    middle = float(np.median(plain.units.proba[:, 1]))
+    middle = float(np.median(plain.predictions.proba[:, 1]))
     clf.set_params(decision_threshold=middle)
     found = evaluate(clf, valid.data, valid.target, n_resamples=0, level="image")
     assert found.threshold == middle

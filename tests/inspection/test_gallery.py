@@ -31,11 +31,13 @@ def test_the_most_confident_mistakes_come_first(images):
     ids = {"patients": images.patients, "studies": images.studies, "images": images.data}
     found = evaluate_predictions(y, proba, regions=images.regions, n_resamples=0, **ids)
     mistakes = worst_mistakes(found, n_mistakes=3)
-    scores = {kind: found.units.proba[rows, 1] for kind, rows in mistakes.items()}
-    everything = found.units.proba[:, 1]
-    np.testing.assert_allclose(scores["false negatives"], np.sort(everything[found.units.code == 1])[:3])
+    scores = {kind: found.predictions.proba[rows, 1] for kind, rows in mistakes.items()}
+    everything = found.predictions.proba[:, 1]
     np.testing.assert_allclose(
-        scores["false positives"], np.sort(everything[found.units.code == 0])[::-1][:3]
+        scores["false negatives"], np.sort(everything[found.predictions.code == 1])[:3]
+    )
+    np.testing.assert_allclose(
+        scores["false positives"], np.sort(everything[found.predictions.code == 0])[::-1][:3]
     )
     figure = show_mistakes(found, n_mistakes=2)
     titles = [row.get_suptitle() for row in figure.subfigs]

@@ -79,8 +79,8 @@ def test_the_callers_settings_stay_as_they_are(display, evaluation):
 
 def test_the_roc_curve_is_scikit_learns_and_the_point_lies_on_it(evaluation):
     display = OperatingPointDisplay.from_evaluation(evaluation)
-    units = evaluation.units
-    fpr, tpr, _ = roc_curve(units.code, units.proba[:, 1], drop_intermediate=False)
+    predictions = evaluation.predictions
+    fpr, tpr, _ = roc_curve(predictions.code, predictions.proba[:, 1], drop_intermediate=False)
     np.testing.assert_allclose(display.roc_display_.fpr, fpr)
     np.testing.assert_allclose(display.roc_display_.tpr, tpr)
     assert display.point_ in [pytest.approx(point) for point in zip(fpr, tpr)]
@@ -108,9 +108,9 @@ def test_no_curve_of_one_class():
 
 def test_reliability_counts_every_sample_once_and_shares_are_those_of_the_bins(evaluation):
     display = ReliabilityDisplay.from_evaluation(evaluation, n_bins=4)
-    units = evaluation.units
-    order = np.argsort(units.proba[:, 1])
-    expected = [units.code[part].mean() for part in np.split(order, 4)]
+    predictions = evaluation.predictions
+    order = np.argsort(predictions.proba[:, 1])
+    expected = [predictions.code[part].mean() for part in np.split(order, 4)]
     assert [n for *_, n in display.bins_] == [30] * 4
     np.testing.assert_allclose([share for _, share, *_ in display.bins_], expected)
     assert all(low <= share <= high for _, share, low, high, _ in display.bins_)
@@ -140,10 +140,12 @@ def test_regions_are_drawn_with_their_values_and_the_papers(evaluation):
 
 def test_confusion_matrices_are_scikit_learns(evaluation):
     display = RegionConfusionDisplay.from_evaluation(evaluation)
-    units = evaluation.units
+    predictions = evaluation.predictions
     for group, matrix in display.matrices_.items():
-        rows = units.region == group if group != "all" else np.ones(len(units), dtype=bool)
-        np.testing.assert_array_equal(matrix, confusion_matrix(units.code[rows], units.predicted[rows]))
+        rows = predictions.region == group if group != "all" else np.ones(len(predictions), dtype=bool)
+        np.testing.assert_array_equal(
+            matrix, confusion_matrix(predictions.code[rows], predictions.predicted[rows])
+        )
 
 
 def test_of_many_classes_one_matrix_is_drawn_that_can_be_read():

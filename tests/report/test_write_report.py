@@ -80,7 +80,7 @@ def test_a_report_says_where_its_heat_maps_are_of_another_network_than_was_judge
 
     assert "is not what was judged" not in text(clf)
     theirs = evaluate(other, valid.data, valid.target, n_resamples=0)
-    apart = np.abs(found.units.proba - theirs.units.proba)[mistakes, 1].max()
+    apart = np.abs(found.predictions.proba - theirs.predictions.proba)[mistakes, 1].max()
     assert apart > 0.02
     assert f"differ from the evaluation's by up to {apart:.2f}." in text(other)
 
