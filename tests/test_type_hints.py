@@ -7,9 +7,6 @@ import pytest
 import murakit
 from murakit import inspection, plotting
 
-# Rooms whose public names still lack hints. A room leaves this set when it has them, and never comes back.
-NOT_YET = {"datasets", "io"}
-
 
 def public_objects():
     """Yield each public function and class once, whatever number of names it has."""
@@ -18,10 +15,6 @@ def public_objects():
     objects += [murakit.augmentation.Augmentation, murakit.store.ImageStore]
     objects += [getattr(murakit.evaluation, name) for name in ("Evaluation", "Comparison", "ShortcutAudit")]
     return list(dict.fromkeys(objects))
-
-
-def room_of(found):
-    return found.__module__.split(".")[1]
 
 
 def functions_of(found):
@@ -60,17 +53,11 @@ def untyped(found):
 
 @pytest.mark.parametrize(
     "found",
-    [found for found in public_objects() if room_of(found) not in NOT_YET],
+    list(public_objects()),
     ids=lambda found: found.__name__,
 )
 def test_public_names_have_type_hints(found):
     assert untyped(found) == {}
-
-
-@pytest.mark.parametrize("room", sorted(NOT_YET))
-def test_a_room_that_has_all_its_hints_leaves_the_list(room):
-    of_room = [found for found in public_objects() if room_of(found) == room]
-    assert any(untyped(found) for found in of_room), f"All of {room} has hints: take it out of NOT_YET."
 
 
 def test_a_lack_of_hints_is_noticed():

@@ -460,7 +460,8 @@ class TensorRows:
 
 def format_bytes(n_bytes: float) -> str:
     """Return a number of bytes as text with a unit, such as "1.5 MB"."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000 or unit == "GB":
+    for unit in ("B", "kB", "MB"):
+        if n_bytes < 1000:
             return f"{n_bytes:.3g} {unit}"
         n_bytes /= 1000
+    return f"{n_bytes:.3g} GB"

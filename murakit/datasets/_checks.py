@@ -9,11 +9,13 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 from joblib import cpu_count
+from numpy.typing import ArrayLike
 from sklearn.utils import Bunch
 
 from ..io._filesystem import absolute, exists, join
 from ..io._images import UnreadableImage, read_image
 from ..utils._progress import progress_bar
+from ..utils._typing import Paths
 from ..utils._validation import as_identifier, as_label, check_identifiers, plain
 from ._dicom_folders import folder_of, origins_below
 from ._paths import split_path
@@ -22,7 +24,7 @@ from ._scan import Problem, find_layout, scan, summarise, unlabelled
 from ._tables import read_table
 
 
-def check_mura(root, *, n_jobs=None, verbose=1):
+def check_mura(root: str | os.PathLike, *, n_jobs: int | None = None, verbose: int = 1) -> pd.DataFrame:
     """List every problem of a data set in MURA's layout.
 
     All subset folders are looked at and every image is decoded. The problems are:
@@ -247,7 +249,16 @@ def _as_frame(problems):
     return pd.DataFrame(problems, columns=["path", "problem", "detail"])
 
 
-def check_disjoint(a, b, *, groups_a=None, groups_b=None, content=False, n_jobs=None, verbose=0):
+def check_disjoint(
+    a: Bunch | Paths,
+    b: Bunch | Paths,
+    *,
+    groups_a: ArrayLike | None = None,
+    groups_b: ArrayLike | None = None,
+    content: bool = False,
+    n_jobs: int | None = None,
+    verbose: int = 0,
+) -> None:
     """Raise where two sets of samples share a patient, or on request an image.
 
     Parameters

@@ -26,7 +26,7 @@ def folder_of(table: object) -> str | None:
 
 
 def folder_columns(
-    folder: str, label: Mapping | pd.Series | None, named: dict[str, object]
+    folder: str, label: Mapping | pd.Series | None, named: Mapping[str, object]
 ) -> tuple[str, dict, list]:
     """Return what to call a folder, the columns that `load_radiographs` makes of it, and problems.
 

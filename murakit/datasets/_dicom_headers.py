@@ -59,8 +59,12 @@ def origin_of(path: str) -> Origin | None:
     """
     if not isdir(path):
         return _origin_of_file(path)
-    origins = [(_origin_of_file(image), image) for image in images_in(path)]
-    if not origins or any(origin is None for origin, _ in origins):
+    origins = []
+    for image in images_in(path):
+        if (origin := _origin_of_file(image)) is None:
+            return None
+        origins.append((origin, image))
+    if not origins:
         return None
     (first, image), *others = origins
     for origin, other in others:

@@ -3,7 +3,9 @@
 import html
 import os
 import warnings
+from collections.abc import Mapping, Sequence
 from itertools import chain, repeat
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -72,15 +74,15 @@ class RadiographBunch(Bunch):
 
 
 def load_mura(
-    root,
+    root: str | os.PathLike,
     *,
-    subset="train",
-    regions=None,
-    level="image",
-    target="abnormal",
-    on_error="raise",
-    return_X_y=False,
-):
+    subset: str = "train",
+    regions: str | Sequence[str] | None = None,
+    level: str = "image",
+    target: str = "abnormal",
+    on_error: str = "raise",
+    return_X_y: bool = False,
+) -> "RadiographBunch | tuple[np.ndarray, np.ndarray | None]":
     """Load the paths and labels of a data set in MURA's layout.
 
     No image is opened. The folders say what there is, and so do MURA's CSVs
@@ -217,7 +219,16 @@ def load_mura(
     return bunch
 
 
-def load_radiographs(table, *, path=None, label=None, patient=None, study=None, region=None, root=None):
+def load_radiographs(
+    table: Any,
+    *,
+    path: str | None = None,
+    label: str | Mapping | pd.Series | None = None,
+    patient: str | None = None,
+    study: str | None = None,
+    region: str | None = None,
+    root: str | os.PathLike | None = None,
+) -> RadiographBunch:
     """Load radiographs that a table of one's own lists, or a folder of DICOM files.
 
     Parameters

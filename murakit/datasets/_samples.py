@@ -1,10 +1,10 @@
 """The table of samples: what each row of an X stands for, found once and handed on from there."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..io._filesystem import IMAGE_SUFFIXES, absolute, basename, is_image_name, isdir, isfile
 from ..utils._validation import check_identifiers, plain
@@ -95,9 +95,9 @@ class SampleTable:
 def as_samples(
     X: Any,
     *,
-    patients: Iterable | None = None,
-    studies: Iterable | None = None,
-    regions: Iterable | None = None,
+    patients: ArrayLike | None = None,
+    studies: ArrayLike | None = None,
+    regions: ArrayLike | None = None,
     list_folders: bool = True,
     missing_ok: bool = False,
     name: str = "X",
@@ -155,10 +155,10 @@ def as_samples(
 def as_rows(
     n_rows: int,
     *,
-    names: Iterable | None = None,
-    patients: Iterable | None = None,
-    studies: Iterable | None = None,
-    regions: Iterable | None = None,
+    names: ArrayLike | None = None,
+    patients: ArrayLike | None = None,
+    studies: ArrayLike | None = None,
+    regions: ArrayLike | None = None,
 ) -> SampleTable:
     """Return the `SampleTable` of samples that are no paths: rows of an array, named by their number.
 

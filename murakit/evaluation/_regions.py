@@ -102,7 +102,7 @@ def predict_region(estimator: Any, X: Paths) -> NDArray:
     ... )
     >>> mura = load_mura(root, target="region")
     >>> clf = MuraClassifier(
-    ...     weights=None, image_size=32, max_epochs=1, unfreeze="head", early_stopping=False, pos_label="wrist"
+    ...     weights=None, image_size=32, max_epochs=1, unfreeze="head", early_stopping=False, random_state=0
     ... )
     >>> predict_region(clf.fit(mura.data, mura.target), mura.data[:3]).shape
     (3,)
@@ -156,7 +156,7 @@ def region_confusion(estimator: Any, X: Paths, *, regions: ArrayLike | None = No
     ... )
     >>> mura = load_mura(root, target="region")
     >>> clf = MuraClassifier(
-    ...     weights=None, image_size=32, max_epochs=1, unfreeze="head", early_stopping=False, pos_label="wrist"
+    ...     weights=None, image_size=32, max_epochs=1, unfreeze="head", early_stopping=False, random_state=0
     ... )
     >>> region_confusion(clf.fit(mura.data, mura.target), mura.data).shape
     (3, 3)

@@ -1,7 +1,7 @@
 """Heat maps: which parts of a radiograph speak for a class, by Captum."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ..datasets._samples import as_samples
 from ..estimators._classifier import MuraClassifier
-from ..io._images import open_gray, placed, read_image, to_square
+from ..io._images import Resize, open_gray, placed, read_image, to_square
 from ..metrics._labels import label_name
 from ..networks._network import FromGrey
 from ..plotting._style import paper
@@ -257,7 +257,7 @@ def grad_cam(
         for start in range(0, len(images), _BATCH):
             part = images[start : start + _BATCH]
             decoded = [open_gray(path) for path in part]
-            squares = np.stack([to_square(image, clf._side(), clf.resize) for image in decoded])
+            squares = np.stack([to_square(image, clf._side(), cast(Resize, clf.resize)) for image in decoded])
             grey = torch.from_numpy(squares)[:, None].to(device, torch.float32) / 255
             with torch.no_grad():
                 proba = model(grey).softmax(dim=1).cpu().numpy()

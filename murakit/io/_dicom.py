@@ -206,7 +206,7 @@ def _modality(ds: "Dataset") -> Transform:
     """Return what makes of stored values those that the header speaks of (PS3.3 C.11.1)."""
     item = item_of(ds, "ModalityLUTSequence")
     if (table := _table(item, ds)) is not None:
-        return table
+        return table.__call__
     slope, intercept = _number(ds, "RescaleSlope"), _number(ds, "RescaleIntercept")
     if slope == 0:
         raise ValueError("its Rescale Slope is 0, which makes one value of all pixels")

@@ -5,7 +5,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from ._bounded import BoundedFile
 
@@ -103,7 +103,7 @@ def _inflated(file: BinaryIO) -> BinaryIO:
     start = _PREAMBLE + len(_MAGIC) if file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC else 0
     file.seek(start)
     meta = read_dataset(
-        BoundedFile(file, _MOST_READINGS, _MOST_BYTES),
+        cast(BinaryIO, BoundedFile(file, _MOST_READINGS, _MOST_BYTES)),
         False,
         True,
         stop_when=lambda tag, vr, length: tag >> 16 != 2,
@@ -123,7 +123,8 @@ def _inflated(file: BinaryIO) -> BinaryIO:
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     whole = io.BytesIO()
     whole.write(bytes(_PREAMBLE) + _MAGIC)
-    write_file_meta_info(whole, meta, enforce_standard=False)
+    # pydicom's hints are narrower than what it takes.
+    write_file_meta_info(cast(Any, whole), cast(Any, meta), enforce_standard=False)
     whole.write(content)
     whole.seek(0)
     return whole

@@ -115,7 +115,7 @@ def pieces(width: int, height: int) -> Iterator[Box]:
 
 
 def _refuse_colours_beyond_palette(image: Image.Image) -> None:
-    n_colours, largest = len(image.getpalette()) // 3, image.getextrema()[1]
+    n_colours, largest = len(image.getpalette() or ()) // 3, int(np.asarray(image.getextrema())[1])
     if largest >= n_colours:
         raise ValueError(f"a pixel has colour {largest} of a palette of {n_colours}: the file is damaged")
 
@@ -139,8 +139,8 @@ def _scaled(image: Image.Image, negative: bool) -> NDArray[np.uint8]:
 
     boxes = list(pieces(*image.size))
     ends = [(piece.min(), piece.max()) for piece in map(values, boxes)]
-    low, high = (np.array(end).astype(np.float64) for end in zip(*ends))
-    low, high = float(low.min()), float(high.max())
+    lows, highs = (np.array(end).astype(np.float64) for end in zip(*ends))
+    low, high = float(lows.min()), float(highs.max())
     result = np.zeros((image.height, image.width), dtype=np.uint8)
     if not np.isfinite(low + high):
         raise ValueError("it holds NaN or infinite values")

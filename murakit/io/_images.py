@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ._bounded import BoundedFile
 from ._dicom import is_dicom, read_dicom, read_tags
@@ -196,7 +197,8 @@ def to_square(image: Image.Image, size: int, resize: Resize) -> NDArray[np.uint8
         return np.array(image.resize((size, size), Image.Resampling.BILINEAR))
     left, top, width, height = placed(*image.size, size, resize)
     square = np.zeros((size, size), dtype=np.uint8)
-    square[top : top + height, left : left + width] = image.resize((width, height), Image.Resampling.BILINEAR)
+    scaled = image.resize((width, height), Image.Resampling.BILINEAR)
+    square[top : top + height, left : left + width] = np.asarray(scaled)
     return square
 
 
@@ -210,7 +212,7 @@ def open_gray(path: str | os.PathLike) -> Image.Image:
                 return Image.fromarray(read_dicom(file, Image.MAX_IMAGE_PIXELS))
             image, orientation, negative = _decoded(file)
         gray = to_gray(image, negative=negative)
-        turn = _TURNS.get(orientation)
+        turn = None if orientation is None else _TURNS.get(orientation)
         return gray if turn is None else gray.transpose(turn)
 
 
@@ -237,7 +239,7 @@ def _decoded(file: BinaryIO) -> tuple[Image.Image, int | None, bool]:
                 return *wide_gray(file, image), False
             image.load()
         # PhotometricInterpretation 0, WhiteIsZero: Pillow turns 8 bits by itself and wider values not.
-        negative = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0
+        negative = isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0
         # Only now: loading a TIFF turns it.
         return image, orientation_of(image), negative
 

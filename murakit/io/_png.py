@@ -100,12 +100,14 @@ def read_png(file: BinaryIO, max_pixels: int | None) -> tuple[Image.Image, int |
 
 def _checked(file: BinaryIO, max_pixels: int | None) -> tuple[_Header, BinaryIO]:
     """Return the header, and a file of the same image that is whole."""
-    header, pixels, ended, kept, n_beside = None, None, False, [], 0
+    header: _Header | None = None
+    pixels: _Pixels | None = None
+    ended, kept, n_beside = False, [], 0
     file.seek(len(MAGIC))
     for name, length in _heads(file):
         if header is None and (name != b"IHDR" or length != 13):
             raise ValueError("its header is damaged")
-        if name == b"IDAT":
+        if header is not None and name == b"IDAT":
             if ended:
                 raise ValueError("other chunks lie between those of its pixels: the file is damaged")
             pixels = pixels or _Pixels(header.n_bytes)
@@ -125,7 +127,7 @@ def _checked(file: BinaryIO, max_pixels: int | None) -> tuple[_Header, BinaryIO]
         if name == b"IHDR":
             header = _header(content, max_pixels)
         kept.append((name, content))
-    if pixels is None:
+    if header is None or pixels is None:
         raise ValueError("it holds no pixels")
     if header.colour == 3 and not any(name == b"PLTE" for name, _ in kept):
         raise ValueError("its palette is missing")

@@ -10,6 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ._gray import WIDE_MODES, orientation_of, pieces
 
@@ -30,7 +31,7 @@ def is_wide_colour(image: Image.Image) -> bool:
         return False
     # Of TIFF with one plane a colour, Pillow takes each byte for a sample, and its raw mode does not show it.
     return ";16" in _raw_mode(image) or (
-        image.format == "TIFF" and max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) > 8
+        isinstance(image, TiffImageFile) and max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) > 8
     )
 
 
@@ -58,11 +59,9 @@ def wide_gray(file: BinaryIO, image: Image.Image) -> tuple[Image.Image, int | No
         raise ValueError(
             f"its 16-bit colours are those of more than {_MOST_PIXELS:,} pixels: write it as 16-bit grey"
         )
-    if mode == "LA":
-        # Four bytes a pixel, here as if they were four samples.
-        parts = (_unpacked(file, image.format, "RGBA"),)
-    else:
-        parts = tuple(_unpacked(file, image.format, f"{mode};16{end}") for end in (order, _OTHER[order]))
+    # Four bytes a pixel of grey and alpha, as if they were four samples.
+    raw_modes = ["RGBA"] if mode == "LA" else [f"{mode};16{end}" for end in (order, _OTHER[order])]
+    parts = [_unpacked(file, str(image.format), raw_mode) for raw_mode in raw_modes]
     # Of a part, and not of the image: loading a TIFF turns it.
     width, height = parts[0].size
     gray = np.empty((height, width), dtype=np.uint16)
@@ -73,7 +72,8 @@ def wide_gray(file: BinaryIO, image: Image.Image) -> tuple[Image.Image, int | No
 
 
 def _raw_mode(image: Image.Image) -> str:
-    args = image.tile[0].args if getattr(image, "tile", None) else ""
+    tiles = getattr(image, "tile", None)
+    args = tiles[0].args if tiles else ""
     return args if isinstance(args, str) else str(args[0])
 
 
@@ -82,7 +82,7 @@ def _unpacked(file: BinaryIO, format: str, raw_mode: str) -> Image.Image:
     file.seek(0)
     image = Image.open(file, formats=(format,))
     image.tile = [
-        tile._replace(args=raw_mode if isinstance(tile.args, str) else (raw_mode, *tile.args[1:]))
+        tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode)
         for tile in image.tile
     ]
     image.load()
@@ -93,6 +93,7 @@ def _piece(mode: str, upper: NDArray, lower: NDArray | None = None, *, key: tupl
     if mode == "LA":
         value, alpha = (_joined(upper[..., at], upper[..., at + 1]) for at in (0, 2))
         return _over_black(value, alpha)
+    assert lower is not None  # colours come in two parts
     samples = _joined(upper, lower)
     red, green, blue = (samples[..., at] for at in range(3))
     # ITU-R 601, by the whole-number weights that Pillow has for 8 bits.

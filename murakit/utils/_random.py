@@ -3,8 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -46,11 +45,11 @@ def seeds_of(random_state: int | np.random.RandomState | None, n_epochs_before: 
     """
     if random_state is None:
         # Entropy of the operating system: NumPy's global random state is not used or changed.
-        entropy = np.random.SeedSequence().entropy
-    elif isinstance(random_state, Integral):
-        entropy = int(random_state)
-    else:
+        entropy: Any = np.random.SeedSequence().entropy
+    elif isinstance(random_state, np.random.RandomState):
         entropy = int(random_state.randint(2**31 - 1))
+    else:
+        entropy = int(random_state)
     split, order, network, generator = np.random.SeedSequence(entropy).spawn(4)
     if n_epochs_before is not None:
         # The order and the augmentation of the images must differ from those of the epochs before.

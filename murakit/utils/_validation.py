@@ -1,5 +1,6 @@
 """Checked labels, groups and images: what a fit works on."""
 
+import math
 import re
 import unicodedata
 from collections.abc import Sized
@@ -8,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, column_or_1d
 
@@ -61,7 +61,7 @@ def check_length(values: Sized, n_rows: int, name: str) -> None:
         )
 
 
-def check_present(values: ArrayLike, name: str, remedy: str) -> None:
+def check_present(values: Any, name: str, remedy: str) -> None:
     """Raise where a column has missing values (NaN, NaT, None or pandas' NA)."""
     missing = np.flatnonzero(pd.isna(values))
     if len(missing):
@@ -71,7 +71,7 @@ def check_present(values: ArrayLike, name: str, remedy: str) -> None:
         )
 
 
-def check_labels(y: ArrayLike, n_rows: int, name: str = "y") -> np.ndarray:
+def check_labels(y: Any, n_rows: int, name: str = "y") -> np.ndarray:
     """Return labels as a 1-D array; raise for labels that are missing, mixed or no classes."""
     if y is None:
         raise ValueError(f"This classifier requires {name} to be passed, but the target {name} is None.")
@@ -111,11 +111,13 @@ def as_identifier(value: Any) -> str:
     stay, because they keep patients apart; letters with accents are composed (Unicode's NFC).
     """
     value = plain(value)
-    if isinstance(value, Real) and not isinstance(value, bool) and value == int(value):
-        return str(int(value))
+    if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
+        whole = math.floor(value)
+        if whole == value:
+            return str(whole)
     text = unicodedata.normalize("NFC", str(value)).strip()
-    whole = _WHOLE_NUMBER.fullmatch(text)
-    return whole[1] if whole else text
+    found = _WHOLE_NUMBER.fullmatch(text)
+    return found[1] if found else text
 
 
 def as_label(value: Any) -> Any:
@@ -124,14 +126,14 @@ def as_label(value: Any) -> Any:
     return unicodedata.normalize("NFC", value).strip() if isinstance(value, str) else value
 
 
-def check_identifiers(values: ArrayLike, n_rows: int, name: str = "groups") -> np.ndarray:
+def check_identifiers(values: Any, n_rows: int, name: str = "groups") -> np.ndarray:
     """Return patients (or studies, or regions) as a 1-D object array of text, one an entry and none missing."""
     values = column_or_1d(as_numpy(values))
     check_length(values, n_rows, name)
     remedy = "Name it or leave the row out: a sample of an unknown patient could leak."
     check_present(values, name, remedy)
     # Each spelling once: a column has far fewer identifiers than rows.
-    known = {}
+    known: dict[tuple, str] = {}
     named = np.empty(n_rows, dtype=object)
     for row, value in enumerate(values):
         key = type(value), value
@@ -146,7 +148,7 @@ def check_identifiers(values: ArrayLike, n_rows: int, name: str = "groups") -> n
     return named
 
 
-def check_weights(weights: ArrayLike, n_rows: int) -> np.ndarray:
+def check_weights(weights: Any, n_rows: int) -> np.ndarray:
     """Return sample weights as float64, one a sample; one number stands for all of them."""
     if np.isscalar(weights):
         weights = np.full(n_rows, weights)

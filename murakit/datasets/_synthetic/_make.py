@@ -5,6 +5,7 @@ import math
 import numbers
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,18 +67,18 @@ class _Study:
 
 
 def make_mura(
-    root,
+    root: str | os.PathLike,
     *,
-    n_patients=60,
-    regions=None,
-    image_size=512,
-    abnormal_fraction=0.4,
-    noise=1.0,
-    valid_fraction=0.2,
-    patient_effect=1.0,
-    record_findings=False,
-    random_state=None,
-):
+    n_patients: int = 60,
+    regions: str | Sequence[str] | None = None,
+    image_size: int = 512,
+    abnormal_fraction: float = 0.4,
+    noise: float = 1.0,
+    valid_fraction: float = 0.2,
+    patient_effect: float = 1.0,
+    record_findings: bool = False,
+    random_state: int | np.random.RandomState | np.random.Generator | None = None,
+) -> Path:
     """Write synthetic radiographs in the layout of MURA v1.1.
 
     The files are laid out, named, labelled and listed exactly as in MURA, which nobody may pass on, so
