@@ -1,16 +1,25 @@
 """A file that takes its name only when it is whole."""
 
+import errno
+import hashlib
 import os
+import platform
+import re
 import secrets
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import psutil
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def written_whole(path, *, overwrite=True):
+def written_whole(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[str]:
     """Yield the name of a file to write, which takes the name `path` at the end.
 
     Whoever looks meanwhile sees the old file or none, never half of one; where writing fails, nothing
-    is left.
+    is left. What a killed process left of this file is deleted.
 
     Parameters
     ----------
@@ -29,20 +38,47 @@ def written_whole(path, *, overwrite=True):
         Where the file is there already and is not to be overwritten.
     FileNotFoundError
         Where the folder does not exist.
+    OSError
+        Where the disk is full.
     """
     path = os.path.abspath(os.fspath(path))
     folder, name = os.path.split(path)
     _check_free(path, overwrite)
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"{path!r} cannot be written: there is no folder {folder!r}. Make it first.")
-    unfinished = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.unfinished")
+    _delete_leftovers(folder, name)
+    unfinished = os.path.join(folder, f".{name}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.unfinished")
     try:
         yield unfinished
         _check_free(path, overwrite)
         os.replace(unfinished, path)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise OSError(
+                error.errno,
+                f"{path!r} cannot be written: {os.strerror(error.errno)}. Make room on that disk, or pass another "
+                "folder.",
+            ) from error
+        raise
     finally:
         if os.path.exists(unfinished):
             os.remove(unfinished)
+
+
+def _delete_leftovers(folder, name):
+    """Delete the unfinished files of a name whose writers were processes of this machine that have ended."""
+    ours = re.compile(rf"\.{re.escape(name)}\.{_machine()}-(\d+)-[0-9a-f]{{8}}\.unfinished")
+    for entry in os.listdir(folder):
+        found = ours.fullmatch(entry)
+        if found is not None and not psutil.pid_exists(int(found[1])):
+            # Another writer may be quicker, or the folder keep the files of others.
+            with suppress(OSError):
+                os.remove(os.path.join(folder, entry))
+
+
+def _machine():
+    """Return a short name of this machine: folders may be shared, and process numbers are each machine's own."""
+    return hashlib.sha256(platform.node().encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 def _check_free(path, overwrite):
