@@ -5,6 +5,7 @@ feed numbers, can run over the same code.
 """
 
 import copy
+import warnings
 from abc import ABCMeta, abstractmethod
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -23,7 +24,14 @@ from ..model_selection._split import patient_holdout
 from ..networks._frozen import drop_cache, drop_if_changed, unshare_weights
 from ..training._batches import TrainingData
 from ..training._loss_weights import class_table, region_table, region_weights
-from ..training._net import OPTIMIZERS, TrainingNet, check_callbacks
+from ..training._net import (
+    OPTIMIZERS,
+    TrainingNet,
+    callbacks_of_training,
+    can_be_pickled,
+    check_callbacks,
+    name_of_callback,
+)
 from ..utils._allocator import freed_memory_kept, give_back
 from ..utils._device import autocasts, placed, resolve_device
 from ..utils._progress import EpochProgress
@@ -361,9 +369,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             scorers=tuple(dict.fromkeys(names)),
             autocast=self._autocast(self._device()),
             rng=seeds.order,
-            callbacks=[
-                copy.deepcopy(callback) for callback in self.callbacks or () if not isinstance(callback, str)
-            ],
+            callbacks=callbacks_of_training(self.callbacks),
             progress=EpochProgress(epochs, type(self).__name__, disable=not self.verbose),
             device=self._device(),
             train_split=None,
@@ -389,7 +395,10 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         self._optimizer_state = state and (net.optimizer_layout, state)
         best, score = net.best_epoch_, net.best_score_
         history = pd.DataFrame([{k: v for k, v in row.items() if k != "batches"} for row in net.history])
-        history = history.drop(columns=[c for c in history if c.endswith("_batch_count")])
+        # skorch's callbacks ask for the flags of each score; history_ has that of the monitored one.
+        flags = [f"{c}_best" for c in history if c == "train_loss" or c.startswith("valid_")]
+        dropped = [c for c in history if c.endswith("_batch_count") or c in flags]
+        history = history.drop(columns=dropped)
         before = self.history_ if continued else history.iloc[:0]
         history["epoch"] += len(before)
         self._net = net.strip()
@@ -473,4 +482,13 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         state = dict(super().__getstate__())
         # As large as the weights or twice that, and of use only to the next partial_fit here.
         state.pop("_optimizer_state", None)
+        left_out = [callback for callback in self.callbacks or () if not can_be_pickled(callback)]
+        if "_net" in state and left_out:
+            names = ", ".join(map(name_of_callback, left_out))
+            warnings.warn(
+                f"callbacks ({names}) cannot be pickled and are left out of the copy or file of this fitted model. Its "
+                "predictions do not need them.",
+                stacklevel=2,
+            )
+            state["callbacks"] = [each for each in self.callbacks if each not in left_out] or None
         return state

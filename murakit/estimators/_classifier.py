@@ -175,7 +175,10 @@ class MuraClassifier(NetClassifier):
         states of callbacks are not kept. Folds and trials have files of their own, which are deleted
         when they are done. Needs a `random_state`.
     callbacks : list or None, default=None
-        Callbacks of skorch; a string names a scikit-learn scorer to log each epoch.
+        Callbacks of skorch, or functions without arguments that return one; a string names a scikit-learn
+        scorer to log each epoch. An instance is copied for each fit, but what a logger such as
+        ``TensorBoard`` writes to is not. Where clones of the estimator are fitted, such as in a
+        cross-validation, pass a function: an open file cannot be cloned.
     verbose : int, default=0
         1: a progress bar over the epochs, or a line an epoch where output is not a terminal.
 

@@ -15,7 +15,7 @@ from ..estimators._classifier import MuraClassifier
 from ..io._safetensors import ModelFileError, decoded, encoded, field, known_patients
 from ..networks._build import count_weights
 from ..networks._frozen import unshare_weights
-from ..training._net import check_callbacks
+from ..training._net import check_callbacks, name_of_callback
 from ..utils._random import seeds_of
 from ..utils._validation import plain
 
@@ -168,7 +168,7 @@ def _parameters(clf):
         parameters["weights"] = None
     instances = [callback for callback in clf.callbacks or () if not isinstance(callback, str)]
     if instances:
-        names = ", ".join(type(callback).__name__ for callback in instances)
+        names = ", ".join(map(name_of_callback, instances))
         not_kept.append(f"callbacks ({names}), which are code")
         parameters["callbacks"] = [
             callback for callback in clf.callbacks if isinstance(callback, str)
