@@ -14,12 +14,14 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ..datasets._patients import known_after, known_among
 from ..datasets._samples import SampleTable
 from ..metrics._predictions import mean_of_groups
+from ..model_selection._scores import metadata_of_callbacks
 from ..model_selection._split import patient_holdout
 from ..networks._frozen import drop_cache, drop_if_changed, unshare_weights
 from ..training._batches import TrainingData
@@ -65,7 +67,33 @@ class Labelled:
         return None if patients is None else np.unique(patients)
 
 
-class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
+class _EpochTasks:
+    """The epochs of a fit as tasks of scikit-learn's callbacks.
+
+    Parameters
+    ----------
+    context : sklearn.callback.CallbackContext
+        That of the fit.
+    task : dict
+        What the callbacks are told: the estimator, X, y and metadata.
+    """
+
+    def __init__(self, context, task):
+        self.context = context
+        self.task = task
+
+    def begin(self):
+        self.epoch = self.context.subcontext(task_name="epoch")
+        self.epoch.call_on_fit_task_begin(**self.task)
+
+    def end(self, net):
+        # A function: only callbacks that ask for a fitted estimator wait for its copy.
+        return self.epoch.call_on_fit_task_end(
+            **self.task, reconstruction_attributes=lambda: {"_net": net.snapshot(), "classes_": net.classes}
+        )
+
+
+class NetClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     """Base of the classifiers that train a network; see `MuraClassifier` for the parameters."""
 
     _parameter_constraints: dict = {
@@ -137,10 +165,16 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
     # -- fitting ----------------------------------------------------------------------------
 
+    @with_callbacks
     def fit(self, X, y, groups=None, X_val=None, y_val=None, groups_val=None, sample_weight=None):
         """Train on X and y; see `MuraClassifier.fit`."""
         self._validate_params()
         check_callbacks(self.callbacks, self.monitor)
+        # For scikit-learn's callbacks, which are set by set_callbacks and are not those of skorch.
+        context = self._init_callback_context(max_subtasks=self.max_epochs)
+        metadata = metadata_of_callbacks({"sample_weight": sample_weight})
+        task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
+        context.call_on_fit_task_begin(**task)
         self._device()
         continued = self.warm_start and hasattr(self, "_net")
         if X_val is None and (y_val is not None or groups_val is not None):
@@ -161,7 +195,10 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             train, valid = self._hold_out(data, seeds.split, continued)
         else:
             train, valid = data, None
-        return self._train(train, valid, classes, seeds, continued=continued)
+        tasks = _EpochTasks(context, task)
+        self._train(train, valid, classes, seeds, continued=continued, tasks=tasks)
+        context.call_on_fit_task_end(**task)
+        return self
 
     def partial_fit(self, X, y, classes=None, groups=None, sample_weight=None):
         """Train for one more epoch; see `MuraClassifier.partial_fit`."""
@@ -275,7 +312,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         code = np.searchsorted(classes, y_val)[samples.row]
         return Labelled(samples, code, np.ones(len(code)))
 
-    def _train(self, train, valid, classes, seeds, *, continued, one_epoch=False):
+    def _train(self, train, valid, classes, seeds, *, continued, one_epoch=False, tasks=None):
         weights, table = self._loss_weights(train, valid, classes)
         with repeatable_threads(self.random_state):
             # The estimator's own network stays as it is until the training has come to its end.
@@ -305,7 +342,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
                 self._resume_optimizer(net)
             checkpoint = None if one_epoch else self._checkpoint_of(network, train, valid)
             with freed_memory_kept():
-                net.train_on(*data[:2], checkpoint)
+                net.train_on(*data[:2], checkpoint, tasks)
         self._keep(net, classes, train, valid, continued=continued, one_epoch=one_epoch)
         if checkpoint is not None:
             checkpoint.remove()

@@ -178,7 +178,8 @@ class MuraClassifier(NetClassifier):
         Callbacks of skorch, or functions without arguments that return one; a string names a scikit-learn
         scorer to log each epoch. An instance is copied for each fit, but what a logger such as
         ``TensorBoard`` writes to is not. Where clones of the estimator are fitted, such as in a
-        cross-validation, pass a function: an open file cannot be cloned.
+        cross-validation, pass a function: an open file cannot be cloned. scikit-learn's own callbacks, such
+        as ``sklearn.callback.ScoringMonitor``, are set by ``set_callbacks``; each epoch is a task of the fit.
     verbose : int, default=0
         1: a progress bar over the epochs, or a line an epoch where output is not a terminal.
 
@@ -511,13 +512,13 @@ class MuraClassifier(NetClassifier):
         # The parameter may have been changed since the fit.
         return find_backbone(self._net.module_.name if name is None else name).input_size
 
-    def _train(self, train, valid, classes, seeds, *, continued, one_epoch=False):
+    def _train(self, train, valid, classes, seeds, *, continued, one_epoch=False, tasks=None):
         if not one_epoch:
             self._check_phases(continued)
         before = None if continued else patients_of_weights(self.weights)
         if before is not None:
             self._warn_of_known(before, (train, valid))
-        super()._train(train, valid, classes, seeds, continued=continued, one_epoch=one_epoch)
+        super()._train(train, valid, classes, seeds, continued=continued, one_epoch=one_epoch, tasks=tasks)
         if before is not None:
             known = known_after(before, self.train_patients_, self.validation_patients_)
             self.train_patients_, self.validation_patients_ = known

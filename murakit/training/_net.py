@@ -12,13 +12,14 @@ import pickle
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from skorch import NeuralNet
 from skorch.callbacks import BatchScoring, Callback, EarlyStopping, EpochScoring
+from skorch.history import History
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -117,6 +118,16 @@ def can_be_pickled(callback: Any) -> bool:
 def name_of_callback(callback: Callback | Callable[[], Callback]) -> str:
     """Return the name of a callback's class, or of the function that returns it."""
     return getattr(callback, "__name__", type(callback).__name__)
+
+
+class EpochTasks(Protocol):
+    """What is told of the epochs of a training."""
+
+    def begin(self) -> None:
+        """Take note that an epoch begins."""
+
+    def end(self, net: "TrainingNet") -> bool:
+        """Take note that an epoch has ended; return whether the training ends with it."""
 
 
 class TrainingNet(NeuralNet):
@@ -306,6 +317,7 @@ class TrainingNet(NeuralNet):
         train: TrainingData,
         valid: TrainingData | None = None,
         checkpoint: Checkpoint | None = None,
+        tasks: EpochTasks | None = None,
     ) -> Self:
         """Train for up to ``max_epochs``; with early stopping, load the weights of the best epoch.
 
@@ -315,6 +327,8 @@ class TrainingNet(NeuralNet):
         valid : TrainingData or None
         checkpoint : Checkpoint or None
             Checkpoint that the training is resumed from, and that is written after each epoch.
+        tasks : EpochTasks or None
+            Is told of each epoch.
 
         Raises
         ------
@@ -328,7 +342,7 @@ class TrainingNet(NeuralNet):
         self.watched_ = "train_loss" if valid is None else f"valid_{self.monitor}"
         self.notify("on_train_begin", X=train, y=None)
         try:
-            self.fit_loop((train, valid), checkpoint=checkpoint)
+            self.fit_loop((train, valid), checkpoint=checkpoint, tasks=tasks)
         finally:
             if self.progress is not None:
                 self.progress.close()
@@ -345,6 +359,7 @@ class TrainingNet(NeuralNet):
         y: None = None,
         epochs: int | None = None,
         checkpoint: Checkpoint | None = None,
+        tasks: EpochTasks | None = None,
         **fit_params: Any,
     ) -> Self:
         """Run the epochs; X is the pair of training and validation data."""
@@ -365,6 +380,8 @@ class TrainingNet(NeuralNet):
             if self.lr_schedule == "cosine" and self.steps_ is None:
                 self._start_cosine_schedule(len(batches), head_only=head_only)
             started = time.perf_counter()
+            if tasks is not None:
+                tasks.begin()
             self.notify("on_epoch_begin", dataset_train=train, dataset_valid=valid)
             self.history.record("lr", self.optimizer_.param_groups[0]["lr"])
             self.run_single_epoch(
@@ -379,6 +396,8 @@ class TrainingNet(NeuralNet):
             # After the callbacks: loggers take numbers alone, and MLflow no booleans.
             self.history.record("stage", self.phase_)
             self.history.record("best", improved)
+            if tasks is not None and tasks.end(self):
+                stopped = True
             if self.progress is not None:
                 self.progress.update(self.history[-1])
             if checkpoint is not None:
@@ -497,6 +516,18 @@ class TrainingNet(NeuralNet):
         # Callbacks hold open files and connections, and are of no use without a training.
         state = super().__getstate__()
         return {**state, "callbacks": None, "callbacks_": []}
+
+    def snapshot(self) -> Self:
+        """Return a net, on the CPU, that predicts as if the training had ended after this epoch."""
+        with nullcontext() if self.average_ is None else self.average_.applied():
+            # Generators cannot be copied, and predictions draw nothing.
+            module = copy.deepcopy(self.module_, {id(self.module_.generator): None})
+        if self.best_state_ is not None:
+            module.load_state_dict(self.best_state_, strict=False)
+        # Not copy.copy, which would pickle what lies on a GPU.
+        net = object.__new__(type(self))
+        vars(net).update(vars(self), module_=module, history_=History(), callbacks_=[])
+        return net.strip()
 
     def strip(self) -> Self:
         """Delete all that only training needs, and move the network to the CPU."""
