@@ -1,6 +1,5 @@
 """Predictions as tables: a row an image or a study, and the form of the MURA competition."""
 
-import csv
 import os
 
 import numpy as np
@@ -8,6 +7,7 @@ import pandas as pd
 
 from ..datasets._paths import PATH_FORM, split_path
 from ..datasets._samples import as_samples
+from ..io._csv import write_csv
 from ..io._filesystem import components, dirname
 from ..metrics._labels import positive_index, positive_label
 from ..metrics._predictions import mean_of_groups, predicted_codes
@@ -164,8 +164,7 @@ def write_mura_csv(table, path, *, root=None):
                 f"Row {row} predicts {prediction!r}; the competition takes 0 (normal) and 1 (abnormal)."
             )
         rows.append((_listed(str(name), row, root), int(prediction)))
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
+    write_csv(path, rows)
 
 
 def _listed(name, row, root):

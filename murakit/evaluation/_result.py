@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pandas as pd
 
+from ..io._atomic import written_whole
 from ..metrics._bootstrap import MEAN_OF_REGIONS, Estimate, estimates
 from ..metrics._labels import label_name
 from ..metrics._weighted import METRICS
@@ -284,7 +285,7 @@ class Evaluation:
         )
         if path is None:
             return text
-        with open(path, "w", encoding="utf-8") as file:
+        with written_whole(path) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
             file.write(text + "\n")
         return None
 

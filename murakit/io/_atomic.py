@@ -42,6 +42,9 @@ def written_whole(path: str | os.PathLike[str], *, overwrite: bool = True) -> It
         Where the disk is full.
     """
     path = os.path.abspath(os.fspath(path))
+    if os.path.islink(path):
+        # What it points to is written, and the link stays.
+        path = os.path.realpath(path)
     folder, name = os.path.split(path)
     _check_free(path, overwrite)
     if not os.path.isdir(folder):
@@ -84,5 +87,9 @@ def _machine():
 def _check_free(path, overwrite):
     if os.path.isdir(path):
         raise IsADirectoryError(f"{path!r} is a folder: pass the name of a file.")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise FileExistsError(
+            f"{path!r} is a pipe or device, which no file can replace: pass the name of a file."
+        )
     if not overwrite and os.path.exists(path):
         raise FileExistsError(f"{path!r} exists already: pass another name, or overwrite=True.")
