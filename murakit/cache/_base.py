@@ -1,7 +1,6 @@
 """Base of the stores: an array for each file, computed once and kept in a folder or in memory."""
 
 import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from ..io._filesystem import identity
 from ..utils._device import free_memory
 from ..utils._progress import progress_bar, say
-from ._lmdb import LimitedStorage, open_disk, warn
+from ._lmdb import LimitedStorage, group_of, open_disk, warn
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -40,7 +39,7 @@ FROZEN_BATCH_SIZE = 32
 class Files:
     """Paths of image files with an id of each file, which is computed on first use.
 
-    The id is a hash of the file's path, size and time of change.
+    The id is a hash of the file's path, size, times of change and number on the disk.
     """
 
     def __init__(self, paths: ArrayLike, ids: NDArray[np.object_] | None = None) -> None:
@@ -172,7 +171,7 @@ class Store(ABC):
         self.verbose = verbose
         self.location: str | None = None
         self.n_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
-        self.group = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16).digest()
+        self.group = group_of(settings)
 
     @abstractmethod
     def _compute(self, files: Files) -> Iterator[NDArray]:
@@ -219,11 +218,15 @@ class Store(ABC):
         return Rows(self, files, stored=not len(missing)) if self.lazy or not len(missing) else None
 
     def missing_rows(self, files: Files) -> NDArray[np.intp]:
-        """Return the indices of the files whose arrays are in no storage."""
-        if self.storages:
-            # Computes the ids now, for all later batches: a file that is touched meanwhile keeps its id.
-            files.ids  # noqa: B018
-        return np.flatnonzero(~self._is_stored(files))
+        """Return the indices of the files whose arrays are in no storage, one of each file."""
+        if not self.storages:
+            return np.arange(len(files))
+        # Computes the ids now, for all later batches: a file that is touched meanwhile keeps its id.
+        ids = files.ids
+        first: dict[bytes, int] = {}
+        for row in np.flatnonzero(~self._is_stored(files)):
+            first.setdefault(ids[row], int(row))
+        return np.fromiter(first.values(), dtype=np.intp, count=len(first))
 
     def fits(self, files: Files, others: Iterable["Store"] = ()) -> bool:
         """Return whether one storage has room for all that this store, and `others` of its shape, miss."""

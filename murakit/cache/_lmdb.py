@@ -1,6 +1,7 @@
 """Storage on disk: keys and values in one LMDB file, which many processes read and write at once."""
 
 import errno
+import hashlib
 import inspect
 import json
 import os
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from ..utils._threading import Lock
 
 # Version of the layout of keys and values. A file of another version is neither read nor changed.
-FORMAT = 1
+# 2: the checksum of a value covers its key, so that values that changed places are noticed.
+FORMAT = 2
 
 FILE = "murakit.lmdb"
 
@@ -118,16 +120,21 @@ def delete(folder: str | os.PathLike[str]) -> int:
 
 def cache_file(folder: str | os.PathLike[str]) -> str:
     """Return the path of the cache's file in a folder."""
+    folder = os.fspath(folder)
+    if not folder or "\0" in folder:
+        raise ValueError(
+            f"cache={folder!r} is no name that a folder can have: pass the path of a folder, or None for none."
+        )
     # Links are resolved: LMDB must not open one file twice, under two names.
-    return os.path.join(os.path.realpath(os.path.expanduser(os.fspath(folder))), FILE)
+    return os.path.join(os.path.realpath(os.path.expanduser(folder)), FILE)
 
 
 class Disk:
-    """Key-value file on disk, with a checksum for each value.
+    """Key-value file on disk, with a checksum for each key and its value.
 
     Writes are atomic: a process that is killed leaves a value complete or not stored. If the disk fails,
     the methods warn and treat values as not found. They never raise, and never return bytes other than
-    those that were written.
+    those that were written under that key.
 
     Parameters
     ----------
@@ -169,7 +176,7 @@ class Disk:
             written = self._read_format(write=True)
         if written is not None and (found := _parse_format(written)) != FORMAT:
             raise lmdb.VersionMismatchError(
-                f"it was written by another version of murakit (format {found}; this one writes {FORMAT})"
+                f"its file was written by another version of murakit (format {found}; this one reads {FORMAT})"
             )
 
     def _read_format(self, write):
@@ -215,7 +222,7 @@ class Disk:
             if value is None or len(value) != out.shape[1] + _CHECKSUM_BYTES:
                 return False
             out[row] = np.frombuffer(value, np.uint8, out.shape[1])
-            if zlib.crc32(out[row]).to_bytes(_CHECKSUM_BYTES, "little") == bytes(value[-_CHECKSUM_BYTES:]):
+            if _checksum(key, out[row]) == value[-_CHECKSUM_BYTES:]:
                 return True
             self._add_corrupt(key)
             return False
@@ -226,10 +233,7 @@ class Disk:
         """Store rows of (n, n_bytes) in one transaction; return whether they were stored."""
         if not self.writable:
             return False
-        pairs = [
-            (key, b"".join((value.data, zlib.crc32(value).to_bytes(_CHECKSUM_BYTES, "little"))))
-            for key, value in zip(keys, values)
-        ]
+        pairs = [(key, b"".join((value.data, _checksum(key, value)))) for key, value in zip(keys, values)]
         return self._put(pairs)
 
     def room_for(self, n_values: int, n_bytes: int, limit: int | None = None) -> bool:
@@ -265,7 +269,9 @@ class Disk:
             for key, value in txn.cursor():
                 key = bytes(key)
                 if key.startswith(_DESCRIPTION_PREFIX):
-                    settings[key.removeprefix(_DESCRIPTION_PREFIX)] = json.loads(bytes(value))
+                    group = key.removeprefix(_DESCRIPTION_PREFIX)
+                    if (found := _described(bytes(value))) is not None and group_of(found) == group:
+                        settings[group] = found
                 elif key != _FORMAT_KEY:
                     # A key is a group of 16 bytes and the id of a file; see `Store` in _base.py.
                     n_values, n_bytes = counts.get(key[:16], (0, 0))
@@ -382,6 +388,14 @@ class LimitedStorage:
 
 def _open(path):
     """Return the LMDB environment of a file, and whether it can be written to."""
+    for name in (path, f"{path}-lock"):
+        # Opening a named pipe would wait for its other end for ever.
+        if os.path.exists(name) and not os.path.isfile(name):
+            raise OSError(
+                errno.EEXIST, f"{os.path.basename(name)!r} in it is no file but a folder, pipe or device"
+            )
+    # As bytes: LMDB's binding cannot encode names that are no Unicode.
+    path = os.fsencode(path)
     kwargs = {"subdir": False, "map_size": _INITIAL_MAP_SIZE, "meminit": False, "max_readers": 1024}
     try:
         env = lmdb.open(path, **kwargs)
@@ -396,6 +410,24 @@ def _open(path):
     except _ERRORS:
         # The lock file cannot be opened either. Reading without it is safe, as nobody can write here.
         return lmdb.open(path, readonly=True, lock=False, **kwargs), False
+
+
+def group_of(settings: Mapping[str, Any]) -> bytes:
+    """Return the first half of the keys of all values that were computed with these settings: their hash."""
+    return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16).digest()
+
+
+def _checksum(key, value):
+    return zlib.crc32(value, zlib.crc32(key)).to_bytes(_CHECKSUM_BYTES, "little")
+
+
+def _described(written):
+    """Return the settings that a description holds; None for a damaged one."""
+    try:
+        found = json.loads(written)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _device_and_inode(path):

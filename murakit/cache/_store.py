@@ -52,8 +52,9 @@ class ImageStore(Store):
 
     Notes
     -----
-    The key of an image is a hash of its file's path, size and time of change, and of all settings that
-    decide its pixels. So a changed file is decoded again. The cache is an LMDB database [1]_.
+    The key of an image is a hash of its file's path, size, times of change and inode, and of all settings
+    that decide its pixels. So a file that was changed, replaced or moved is decoded again. The cache is an
+    LMDB database [1]_.
 
     References
     ----------

@@ -5,6 +5,7 @@ scikit-learn's estimator checks, whose samples are numbers, can run on the same 
 """
 
 import copy
+import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -23,13 +25,21 @@ from torch import nn
 from ..datasets._patients import known_after, known_among
 from ..datasets._samples import SampleTable
 from ..metrics._predictions import mean_of_groups
+from ..model_selection._scores import metadata_of_callbacks
 from ..model_selection._split import patient_holdout
 from ..networks._frozen import drop_cache, drop_if_changed, unshare_weights
 from ..training._batches import TrainingData
 from ..training._checkpoint import Checkpoint
 from ..training._inputs import Dataset
 from ..training._loss_weights import class_table, region_table, region_weights
-from ..training._net import OPTIMIZERS, TrainingNet, check_callbacks
+from ..training._net import (
+    OPTIMIZERS,
+    TrainingNet,
+    callbacks_of_training,
+    can_be_pickled,
+    check_callbacks,
+    name_of_callback,
+)
 from ..utils._device import autocasts, placed, resolve_device
 from ..utils._memory import trimming
 from ..utils._progress import EpochProgress
@@ -73,7 +83,33 @@ class Labelled:
         return None if patients is None else np.unique(patients)
 
 
-class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
+class _EpochTasks:
+    """The epochs of a fit as tasks of scikit-learn's callbacks.
+
+    Parameters
+    ----------
+    context : sklearn.callback.CallbackContext
+        That of the fit.
+    task : dict
+        What the callbacks are told: the estimator, X, y and metadata.
+    """
+
+    def __init__(self, context, task):
+        self.context = context
+        self.task = task
+
+    def begin(self):
+        self.epoch = self.context.subcontext(task_name="epoch")
+        self.epoch.call_on_fit_task_begin(**self.task)
+
+    def end(self, net):
+        # A function: only callbacks that ask for a fitted estimator wait for its copy.
+        return self.epoch.call_on_fit_task_end(
+            **self.task, reconstruction_attributes=lambda: {"_net": net.snapshot(), "classes_": net.classes}
+        )
+
+
+class NetClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
     """Base class of classifiers that train a network.
 
     It checks labels, weights and groups, holds patients out, trains, predicts, and sets the fitted
@@ -240,6 +276,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
 
     # -- fitting ----------------------------------------------------------------------------
 
+    @with_callbacks
     def fit(
         self,
         X: Any,
@@ -253,6 +290,11 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         """Train on X and y; see `MuraClassifier.fit`."""
         self._validate_params()
         check_callbacks(self.callbacks, self.monitor)
+        # For scikit-learn's callbacks, which are set by set_callbacks and are not those of skorch.
+        context = self._init_callback_context(max_subtasks=self.max_epochs)
+        metadata = metadata_of_callbacks({"sample_weight": sample_weight})
+        task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
+        context.call_on_fit_task_begin(**task)
         self._device()
         continued = self.warm_start and hasattr(self, "_net")
         if X_val is None and (y_val is not None or groups_val is not None):
@@ -273,7 +315,10 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             train, valid = self._hold_out(data, seeds.split, continued)
         else:
             train, valid = data, None
-        return self._train(train, valid, classes, seeds, continued=continued)
+        tasks = _EpochTasks(context, task)
+        self._train(train, valid, classes, seeds, continued=continued, tasks=tasks)
+        context.call_on_fit_task_end(**task)
+        return self
 
     def partial_fit(
         self,
@@ -396,7 +441,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         code = np.searchsorted(classes, y_val)[samples.row]
         return Labelled(samples, code, np.ones(len(code)))
 
-    def _train(self, train, valid, classes, seeds, *, continued, one_epoch=False):
+    def _train(self, train, valid, classes, seeds, *, continued, one_epoch=False, tasks=None):
         weights, table = self._loss_weights(train, valid, classes)
         with chosen_threads():
             # A copy: if the training fails, the estimator keeps the network that it had.
@@ -425,7 +470,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             if one_epoch and continued:
                 self._resume_optimizer(net)
             checkpoint = None if one_epoch else self._checkpoint_of(network, train, valid)
-            net.train_on(*data[:2], checkpoint)
+            net.train_on(*data[:2], checkpoint, tasks)
         self._keep(net, classes, train, valid, continued=continued, one_epoch=one_epoch)
         if checkpoint is not None:
             checkpoint.remove()
@@ -492,9 +537,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
             scorers=tuple(dict.fromkeys(names)),
             autocast=self._autocast(self._device()),
             rng=seeds.order,
-            callbacks=[
-                copy.deepcopy(callback) for callback in self.callbacks or () if not isinstance(callback, str)
-            ],
+            callbacks=callbacks_of_training(self.callbacks),
             progress=EpochProgress(epochs, type(self).__name__, disable=not self.verbose),
             device=self._device(),
             train_split=None,
@@ -509,7 +552,10 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         self._optimizer_state = state and (net.optimizer_layout, state)
         best, score = net.best_epoch_, net.best_score_
         history = pd.DataFrame([{k: v for k, v in row.items() if k != "batches"} for row in net.history])
-        history = history.drop(columns=[c for c in history if c.endswith("_batch_count")])
+        # skorch's callbacks ask for the flags of each score; history_ has that of the monitored one.
+        flags = [f"{c}_best" for c in history if c == "train_loss" or c.startswith("valid_")]
+        dropped = [c for c in history if c.endswith("_batch_count") or c in flags]
+        history = history.drop(columns=dropped)
         before = self.history_ if continued else history.iloc[:0]
         history["epoch"] += len(before)
         self._net = net.strip()
@@ -593,4 +639,13 @@ class NetClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):
         state = dict(super().__getstate__())
         # Up to twice as large as the weights, and only needed by the next partial_fit of this object.
         state.pop("_optimizer_state", None)
+        left_out = [callback for callback in self.callbacks or () if not can_be_pickled(callback)]
+        if "_net" in state and left_out:
+            names = ", ".join(map(name_of_callback, left_out))
+            warnings.warn(
+                f"callbacks ({names}) cannot be pickled and are left out of the copy or file of this fitted model. Its "
+                "predictions do not need them.",
+                stacklevel=2,
+            )
+            state["callbacks"] = [each for each in self.callbacks if each not in left_out] or None
         return state

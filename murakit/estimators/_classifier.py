@@ -195,7 +195,11 @@ class MuraClassifier(NetClassifier):
         is not kept. Each fold or trial has its own file, which is deleted when its training is complete. It
         needs a `random_state`.
     callbacks : list or None, default=None
-        Callbacks of skorch. A string is the name of a scikit-learn scorer to log in each epoch.
+        Callbacks of skorch, or functions without arguments that return one; a string names a scikit-learn
+        scorer to log each epoch. An instance is copied for each fit, but what a logger such as
+        ``TensorBoard`` writes to is not. Where clones of the estimator are fitted, such as in a
+        cross-validation, pass a function: an open file cannot be cloned. scikit-learn's own callbacks, such
+        as ``sklearn.callback.ScoringMonitor``, are set by ``set_callbacks``; each epoch is a task of the fit.
     verbose : int, default=0
         1: show a progress bar over the epochs, or print a line per epoch if the output is not a terminal.
 
@@ -545,13 +549,13 @@ class MuraClassifier(NetClassifier):
         # Not self.backbone, which may have been changed since the fit.
         return find_backbone(self._net.module_.name if name is None else name).input_size
 
-    def _train(self, train, valid, classes, seeds, *, continued, one_epoch=False):
+    def _train(self, train, valid, classes, seeds, *, continued, one_epoch=False, tasks=None):
         if not one_epoch:
             self._check_phases(continued)
         before = None if continued else patients_of_weights(self.weights)
         if before is not None:
             self._warn_of_known_patients(before, (train, valid))
-        super()._train(train, valid, classes, seeds, continued=continued, one_epoch=one_epoch)
+        super()._train(train, valid, classes, seeds, continued=continued, one_epoch=one_epoch, tasks=tasks)
         if before is not None:
             known = known_after(before, self.train_patients_, self.validation_patients_)
             self.train_patients_, self.validation_patients_ = known

@@ -1,6 +1,5 @@
 """Predictions as tables, one row per image or study, and in the format of the MURA competition."""
 
-import csv
 import os
 from typing import Any
 
@@ -10,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from ..datasets._paths import PATH_FORM, split_path
 from ..datasets._samples import as_samples
+from ..io._csv import write_csv
 from ..io._filesystem import components, dirname
 from ..metrics._labels import positive_index, positive_label
 from ..metrics._predictions import mean_of_groups, predicted_codes
@@ -180,8 +180,7 @@ def write_mura_csv(table: pd.DataFrame, path: PathLike, *, root: PathLike | None
                 f"Row {row} predicts {prediction!r}; the competition takes 0 (normal) and 1 (abnormal)."
             )
         rows.append((_listed(str(name), row, root), int(prediction)))
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
+    write_csv(path, rows)
 
 
 def _listed(name, row, root):

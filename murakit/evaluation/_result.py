@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..io._atomic import written_whole
 from ..metrics._bootstrap import MEAN_OF_REGIONS, Estimate, estimates
 from ..metrics._labels import label_name
 from ..metrics._predictions import Predictions
@@ -304,7 +305,7 @@ class Evaluation:
         )
         if path is None:
             return text
-        with open(path, "w", encoding="utf-8") as file:
+        with written_whole(path) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
             file.write(text + "\n")
         return None
 

@@ -311,11 +311,14 @@ def size(path: str) -> int:
 
 
 def identity(path: str) -> str:
-    """Return what tells a file's content from any other's: its place, size and time of change."""
+    """Return what tells a file's content from any other's: its place, size, times of change and inode."""
     inside = split_archive(path)
     found = os.stat(path if inside is None else inside[0])
     # Of an archive, all members count as changed when it has.
-    return f"{absolute(path)}\0{found.st_size}\0{found.st_mtime_ns}"
+    # A copy may keep the size and the time of change of what it replaces, but not the inode and the time at which
+    # that was changed.
+    state = found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    return "\0".join((absolute(path), *map(str, state)))
 
 
 def as_folder(path: str) -> str:

@@ -62,9 +62,18 @@ class ModelFile:
         if field(self.document, "format", str) != FORMAT:
             raise ModelFileError(_NO_MODEL)
         self.version = field(self.document, "format_version", int)
+        if not 1 <= self.version <= FORMAT_VERSION:
+            raise ModelFileError(
+                f"it has format version {self.version}, and this murakit reads versions up to {FORMAT_VERSION}. "
+                "Upgrade: pip install --upgrade murakit."
+            )
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return all tensors by name; raise where they or the text are not those that were written."""
+        """Return all tensors by name; raise for damaged ones.
+
+        These are tensors, or a text, that are not those that were written, and weights that no training leaves:
+        see `damage_of`.
+        """
         names = self.handle.keys()
         found = {name: self.handle.get_tensor(name) for name in names}
         if _digest(self.text, found) != self.digest:
@@ -72,7 +81,30 @@ class ModelFile:
                 "its weights or its header have been changed or swapped since murakit wrote it (their SHA-256 is "
                 "another). Fetch the file anew from where it was saved."
             )
+        if damage := damage_of(found):
+            raise ModelFileError(f"{damage}. The training failed, or the file was damaged: train it again.")
         return found
+
+
+def damage_of(tensors: Mapping[str, torch.Tensor]) -> str | None:
+    """Return what is wrong with the first damaged one of some weights; None where all are sound.
+
+    Parameters
+    ----------
+    tensors : dict of str to Tensor
+        A state dict.
+    """
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
+            return f"the tensor {name!r} is quantised, sparse, complex or without values"
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            n_bad = int((~torch.isfinite(tensor)).sum())
+            return f"{n_bad} of the {tensor.numel()} values of the tensor {name!r} are NaN or infinite"
+        if name.endswith("running_var") and tensor.numel() and tensor.min() < 0:
+            return (
+                f"the tensor {name!r}, a BatchNorm's variance, has the negative value {float(tensor.min()):g}"
+            )
+    return None
 
 
 _NO_MODEL = (

@@ -10,7 +10,7 @@ from ._backbones import BACKBONES, Backbone
 from ._frozen import mark_shared
 from ._network import Radiograph, SigmoidHead
 from ._pretrained import backbone_weights, meta_stages, seeded
-from ._timm import PREFIX, timm_backbone
+from ._timm import PREFIX, meta_model, timm_backbone
 from .augmentation import Augmentation
 
 
@@ -24,6 +24,14 @@ def find_backbone(name: str) -> Backbone:
             "a model of timm."
         )
     return BACKBONES[name]
+
+
+def count_weights(name: str) -> int:
+    """Return the number of weights of a backbone's stages, without the memory that building it takes."""
+    if name.startswith(PREFIX):
+        return sum(tensor.numel() for tensor in meta_model(name).state_dict().values())
+    stages = nn.ModuleDict(meta_stages(find_backbone(name)))
+    return sum(tensor.numel() for tensor in stages.state_dict().values())
 
 
 def list_backbones() -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from ..io._safetensors import is_model, known_patients, opened, prefix_of, single_model
+from ..io._safetensors import damage_of, is_model, known_patients, opened, prefix_of, single_model
 from ..utils._threading import Lock
 from ._backbones import Backbone
 from ._frozen import SharedWeights
@@ -24,6 +25,15 @@ _MAX_CACHED = 2
 
 # Last layers of auxiliary classifiers: they have an output for each class, so they are never loaded.
 _AUXILIARY_LAST = ("auxiliary.fc.", "AuxLogits.fc.")
+
+# Files from before PyTorch 0.4.1 lack BatchNorm's counters, which do not influence the output.
+_NOT_NEEDED = "num_batches_tracked"
+
+# Names under which training scripts save a state dict beside the epoch, the optimizer and so on.
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+
+# Names of DenseNet's layers in old files, such as CheXNet's: "denselayer1.norm.1.weight".
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 
 _weights_cache: OrderedDict = OrderedDict()
 
@@ -190,9 +200,7 @@ def _file_state(path):
         with opened(path) as file:
             single_model(file)
             return {key.removeprefix(prefix_of(0)): value for key, value in file.tensors().items()}
-    state = _safetensors_state(path) if path.endswith(".safetensors") else _torch_state(path)
-    # torch.nn.DataParallel puts this prefix before every name.
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    return _safetensors_state(path) if path.endswith(".safetensors") else _torch_state(path)
 
 
 def _torch_state(path):
@@ -204,12 +212,30 @@ def _torch_state(path):
             f"weights={path!r} cannot be read as a state dict ({type(error).__name__}). Save it with "
             "torch.save(model.state_dict(), path); whole pickled models are not loaded: they can run code."
         ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"weights={path!r} holds no state dict (a dict of names to tensors).")
-    return state
+    return _unwrapped(state, path)
+
+
+def _unwrapped(state, path):
+    """Return the state dict inside of a checkpoint such as ``{"epoch": 1, "model_state_dict": ...}``."""
+    while isinstance(state, Mapping):
+        if state and all(isinstance(value, torch.Tensor) for value in state.values()):
+            return dict(state)
+        inner = [name for name in _WRAPPERS if isinstance(state.get(name), Mapping)]
+        if len(inner) > 1:
+            raise ValueError(
+                f"weights={path!r} holds several state dicts {inner}. Save the one that is meant alone, with "
+                "torch.save(model.state_dict(), path)."
+            )
+        if not inner:
+            raise ValueError(
+                f"weights={path!r} holds no state dict (a dict of names to tensors), alone or as one of "
+                f"{list(_WRAPPERS)}: its keys are {list(state)[:3]}. Save it with torch.save(model.state_dict(), path)."
+            )
+        state = state[inner[0]]
+    raise ValueError(
+        f"weights={path!r} holds no state dict (a dict of names to tensors) but a {type(state).__name__}. Save it with "
+        "torch.save(model.state_dict(), path)."
+    )
 
 
 def _safetensors_state(path):
@@ -225,38 +251,90 @@ def _safetensors_state(path):
 def _load_into(model, entry, state, weights):
     """Check a state dict, load it into a backbone's model, and return the weights by stage.
 
-    The state dict is that of the model or of `Radiograph`, with or without a last layer.
+    The state dict is that of the model or of `Radiograph`, with or without a last layer, and with or without a
+    prefix before every name.
     """
-    of_radiograph = any(key.startswith(f"stages.{entry.stages[0]}.") for key in state)
+    _check_sound(state, weights)
+    state = {_OLD_DENSENET.sub(r"\1\2.", key): value for key, value in state.items()}
     parts = torch.nn.ModuleDict(entry.take_apart(model))
-    if of_radiograph:
-        target, last = parts, "head."
-        expected = {_key_in_radiograph(key): value for key, value in parts.state_dict().items()}
-    else:
-        target, last = model, f"{entry.last_layer}."
-        expected = model.state_dict()
-    lasts = (last, *_AUXILIARY_LAST)
-    expected = {key: value for key, value in expected.items() if not key.startswith(lasts)}
-    head = {key.removeprefix(last): value for key, value in state.items() if key.startswith(last)}
-    rest = {key: value for key, value in state.items() if not key.startswith(lasts)}
-    # Files from before PyTorch 0.4.1 lack BatchNorm's counters, which do not influence the output.
-    missing = [key for key in expected if key not in rest and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in rest if key not in expected]
-    shapes = [key for key in rest if key in expected and rest[key].shape != expected[key].shape]
-    if missing or unexpected or shapes:
+    layouts = [
+        (model, f"{entry.last_layer}.", model.state_dict()),
+        (parts, "head.", {_key_in_radiograph(key): value for key, value in parts.state_dict().items()}),
+    ]
+    if any(f"stages.{entry.stages[0]}." in key for key in state):
+        layouts.reverse()
+    target, last, names = next((each for each in layouts if _prefixes(state, *each[1:])), layouts[0])
+    prefixes = _prefixes(state, last, names)
+    if len(prefixes) > 1:
         raise ValueError(
-            f"weights={str(weights)!r} does not fit {entry.name}: {len(missing)} entries are missing "
-            f"{missing[:3]}, {len(unexpected)} are unknown {unexpected[:3]}, {len(shapes)} have another "
-            f"shape {shapes[:3]}. Pass a state dict of that model."
+            f"weights={str(weights)!r} holds several networks that fit {entry.name}, whose names begin with "
+            f"{prefixes}. Save the state dict of the one that is meant alone."
         )
+    own = _without_prefix(state, prefixes[0]) if prefixes else state
+    head = {key.removeprefix(last): value for key, value in own.items() if key.startswith(last)}
+    rest, expected = _without_last(own, last), _without_last(names, last)
+    _check_fit(rest, expected, entry, weights)
     full = {
-        key.removeprefix("stages.") if of_radiograph else key: rest[key].to(like.dtype)
+        key.removeprefix("stages.") if target is parts else key: rest[key].to(like.dtype)
         if key in rest
         else torch.zeros((), dtype=like.dtype)
         for key, like in expected.items()
     }
+    head = {key: value.to(torch.float32) for key, value in head.items()}
+    # Again: the conversion makes infinities of numbers that are too large.
+    _check_sound({**full, **{last + key: value for key, value in head.items()}}, weights)
     target.load_state_dict(full, strict=False, assign=True)
-    return _shared_weights(parts), {key: value.to(torch.float32) for key, value in head.items()}
+    return _shared_weights(parts), head
+
+
+def _check_sound(state, weights):
+    if damage := damage_of(state):
+        raise ValueError(
+            f"weights={str(weights)!r}: {damage}. The training that made it failed, or the file was damaged: fetch it "
+            "again, or pass other weights."
+        )
+
+
+def _without_last(state, last):
+    return {key: value for key, value in state.items() if not key.startswith((last, *_AUXILIARY_LAST))}
+
+
+def _prefixes(state, last, names):
+    """Return the prefixes, such as "module.", with which a state dict has every name but those of the last layer."""
+    needed = [key for key in _without_last(names, last) if not key.endswith(_NOT_NEEDED)]
+    candidates = [key.removesuffix(needed[0]) for key in state if key.endswith(needed[0])]
+    return [
+        prefix
+        for prefix in candidates
+        if (not prefix or prefix.endswith(".")) and all(prefix + key in state for key in needed)
+    ]
+
+
+def _without_prefix(state, prefix):
+    """Return a state dict with a prefix taken off its names."""
+    own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    for key, value in state.items():
+        if not key.startswith(prefix):
+            # A head beside the backbone may keep its name, but never take the place of another layer.
+            own[key if key not in own else f"{prefix}{key} beside {key}"] = value
+    return own
+
+
+def _check_fit(state, expected, entry, weights):
+    missing = [key for key in expected if key not in state and not key.endswith(_NOT_NEEDED)]
+    unexpected = [key for key in state if key not in expected]
+    shapes = [
+        f"{key}: {tuple(state[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in state
+        if key in expected and state[key].shape != expected[key].shape
+    ]
+    if missing or unexpected or shapes:
+        raise ValueError(
+            f"weights={str(weights)!r} does not fit {entry.name}: {len(missing)} entries are missing "
+            f"{missing[:3]}, {len(unexpected)} are unknown {unexpected[:3]}, {len(shapes)} have another "
+            f"shape {shapes[:3]}. Pass the state dict of that model alone: the file's names begin with "
+            f"{list(state)[:3]}, and those of {entry.name} with {list(expected)[:3]}."
+        )
 
 
 def _key_in_radiograph(key):

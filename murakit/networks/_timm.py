@@ -33,14 +33,7 @@ def timm_backbone(name: str) -> Backbone:
         If timm has no model of that name.
     """
     timm = require_timm()
-    short = name.removeprefix(PREFIX)
-    if not timm.is_model(short):
-        similar = ", ".join(f"{PREFIX}{model}" for model in get_close_matches(short, timm.list_models()))
-        raise ValueError(
-            f"backbone={name!r}: timm has no model {short!r}"
-            + (f"; similar names are {similar}." if similar else ".")
-            + " timm.list_models() lists them all."
-        )
+    short = _known_name(name)
 
     def build():
         return timm.create_model(short, pretrained=False, num_classes=0)
@@ -81,6 +74,27 @@ def timm_backbone(name: str) -> Backbone:
         std=tuple(config["std"]),
         imagenet=imagenet,
     )
+
+
+def meta_model(name: str) -> nn.Module:
+    """Return a timm model, "timm/NAME", on the meta device, where it takes no memory."""
+    timm = require_timm()
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return timm.create_model(_known_name(name), pretrained=False, num_classes=0)
+
+
+def _known_name(name):
+    """Return the name of a model without the prefix; raise ValueError where timm has none of that name."""
+    timm = require_timm()
+    short = name.removeprefix(PREFIX)
+    if not timm.is_model(short):
+        similar = ", ".join(f"{PREFIX}{model}" for model in get_close_matches(short, timm.list_models()))
+        raise ValueError(
+            f"backbone={name!r}: timm has no model {short!r}"
+            + (f"; similar names are {similar}." if similar else ".")
+            + " timm.list_models() lists them all."
+        )
+    return short
 
 
 def require_timm() -> ModuleType:

@@ -13,13 +13,20 @@ from sklearn.base import clone
 from ..datasets._patients import hashed, salt_of
 from ..estimators._classifier import MuraClassifier
 from ..io._safetensors import ModelFileError, decoded, encoded, field, known_patients
+from ..networks._build import count_weights
 from ..networks._frozen import unshare_weights
-from ..training._net import check_callbacks
+from ..training._net import check_callbacks, name_of_callback
 from ..utils._random import seeds_of
 from ..utils._validation import plain
 
 # Kinds of NumPy types that labels and columns of a history may have.
 _KINDS = "biufUO"
+
+# Largest side of images, in pixels, that a file may ask for: twice that of the largest radiographs' detectors.
+_LARGEST_SIDE = 8192
+
+# How many times as many weights as the file holds a network may have that is built to be compared with it.
+_MOST_UNUSED = 2
 
 
 def record_of(clf: MuraClassifier, patients: str | None) -> tuple[dict[str, Any], list[str]]:
@@ -91,8 +98,18 @@ def classifier_of(record: dict[str, Any], state: dict[str, torch.Tensor]) -> Mur
             "murakit.save_model."
         )
     network = field(record, "network", dict)
+    backbone = field(network, "backbone", str)
+    if clf.backbone != backbone:
+        raise ModelFileError(_other_stages(backbone))
+    # Building a network takes the memory of its weights, so a header must not name one that the file does not hold.
+    n_built, n_found = _n_weights(backbone), sum(tensor.numel() for tensor in state.values())
+    if n_built > _MOST_UNUSED * max(n_found, 1):
+        raise ModelFileError(
+            f"{backbone[:60]} has {n_built:,} weights, and the file holds {n_found:,}: tensors are missing. Save "
+            "the model anew with murakit.save_model."
+        )
     builder = clone(clf).set_params(
-        backbone=field(network, "backbone", str),
+        backbone=backbone,
         unfreeze=field(network, "unfreeze", str),
         weights=None,
         callbacks=None,
@@ -103,11 +120,8 @@ def classifier_of(record: dict[str, Any], state: dict[str, torch.Tensor]) -> Mur
         built = builder._build_network(len(classes), 0)
     except (ValueError, TypeError) as error:
         raise ModelFileError(f"its network cannot be built: {error}") from error
-    if clf.backbone != built.name or field(network, "stages", list) != list(built.stages):
-        raise ModelFileError(
-            f"its network has other stages than this murakit's {built.name}. Load it with the version that saved it "
-            "(murakit.model_info tells which)."
-        )
+    if field(network, "stages", list) != list(built.stages):
+        raise ModelFileError(_other_stages(backbone))
     if field(record, "preprocessing", dict) != _preprocessing(clf, built):
         raise ModelFileError(
             "it takes images of another size or normalisation than its parameters say. Load it with the version "
@@ -124,6 +138,20 @@ def classifier_of(record: dict[str, Any], state: dict[str, torch.Tensor]) -> Mur
     return clf
 
 
+def _other_stages(backbone):
+    return (
+        f"its network has other stages than this murakit's {backbone}. Load it with the version that saved it "
+        "(murakit.model_info tells which)."
+    )
+
+
+def _n_weights(backbone):
+    try:
+        return count_weights(backbone)
+    except (ValueError, TypeError) as error:
+        raise ModelFileError(f"its network cannot be built: {error}") from error
+
+
 # -- parameters -----------------------------------------------------------------------------
 
 
@@ -131,16 +159,16 @@ def _parameters(clf):
     """Return the parameters as JSON holds them, and sentences on those that are not kept."""
     parameters = clf.get_params(deep=False)
     not_kept = []
-    # Folders of this machine, of no use elsewhere, and none that a stranger's file may choose.
+    # Folders and devices of this machine, of no use elsewhere, and none that a stranger's file may choose.
     parameters["cache"] = parameters["checkpoint"] = None
-    parameters["device"] = str(clf.device)
+    parameters["device"] = _device_of(str(clf.device))
     if clf.weights not in (None, "imagenet"):
         name = os.path.basename(os.fspath(clf.weights))
         not_kept.append(f"the path of weights= ({name}): a new fit of the loaded model would begin with None")
         parameters["weights"] = None
     instances = [callback for callback in clf.callbacks or () if not isinstance(callback, str)]
     if instances:
-        names = ", ".join(type(callback).__name__ for callback in instances)
+        names = ", ".join(map(name_of_callback, instances))
         not_kept.append(f"callbacks ({names}), which are code")
         parameters["callbacks"] = [
             callback for callback in clf.callbacks if isinstance(callback, str)
@@ -149,6 +177,11 @@ def _parameters(clf):
         not_kept.append("random_state, a generator: pass an int to have it kept")
         parameters["random_state"] = None
     return {name: encoded(value, f"{name}=") for name, value in parameters.items()}, not_kept
+
+
+def _device_of(device):
+    """Return the device of a loaded model: a GPU is one of the machine that saved it, and may be missing here."""
+    return "cpu" if device == "cpu" else "auto"
 
 
 def _with_parameters(values):
@@ -165,12 +198,18 @@ def _with_parameters(values):
         raise ModelFileError(
             "its weights=, cache= or checkpoint= names a path, which murakit never writes into a file."
         )
+    values["device"] = _device_of(values.get("device"))
     clf = MuraClassifier(**values)
     try:
         clf._validate_params()
         check_callbacks(clf.callbacks, clf.monitor)
     except (ValueError, TypeError) as error:
         raise ModelFileError(f"its parameters are none that a classifier can have: {error}") from error
+    if clf.image_size is not None and clf.image_size > _LARGEST_SIDE:
+        raise ModelFileError(
+            f"image_size={clf.image_size} is more than the {_LARGEST_SIDE:,} px that a model's file may ask for. Save "
+            "a model of smaller images."
+        )
     return clf
 
 

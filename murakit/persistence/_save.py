@@ -89,7 +89,7 @@ def save_model(
 
     As ``weights=`` of another `MuraClassifier`, the file is where a training on other radiographs starts.
 
-    `cache` is not kept, for it is a folder of this machine; nor are metadata requests
+    `cache`, `checkpoint` and a GPU as `device` are not kept, for they are of this machine; nor are metadata requests
     (``set_fit_request``) and the momenta of `partial_fit`.
 
     References
@@ -192,7 +192,7 @@ def load_model(path: PathLike) -> MuraClassifier | PerRegionClassifier:
     FileNotFoundError: 'model.joblib': there is no such file. Pass what murakit.save_model wrote.
     """
     with opened(path) as file:
-        return _reader(file.version)(file)
+        return _READERS[file.version](file)
 
 
 def model_info(path: PathLike) -> dict[str, Any]:
@@ -237,7 +237,6 @@ def model_info(path: PathLike) -> dict[str, Any]:
     {'kappa': 0.1}
     """
     with opened(path) as file:
-        _reader(file.version)
         return decoded({name: value for name, value in file.document.items() if name != "format"})
 
 
@@ -317,15 +316,6 @@ def _versions():
     }
 
 
-def _reader(version):
-    if version not in _READERS:
-        raise ModelFileError(
-            f"it has format version {version}, and this murakit reads versions up to {max(_READERS)}. Upgrade: pip "
-            "install --upgrade murakit."
-        )
-    return _READERS[version]
-
-
 def _read_1(file):
     kind, records = field(file.document, "kind", str), field(file.document, "models", list)
     if kind not in _KINDS:
@@ -339,7 +329,8 @@ def _read_1(file):
     for at, record in enumerate(records):
         prefix = prefix_of(at)
         own = [name for name in tensors if name.startswith(prefix)]
-        parts.append(classifier_of(record, {name.removeprefix(prefix): tensors.pop(name) for name in own}))
+        state = {name.removeprefix(prefix): tensors.pop(name) for name in own}
+        parts.append(classifier_of(record, state))
     if tensors:
         raise ModelFileError(
             f"its header describes {len(parts)} models, and {len(tensors)} tensors belong to none of them "

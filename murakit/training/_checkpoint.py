@@ -1,9 +1,10 @@
 """Checkpoints: the state of a training, written after each epoch, to resume an interrupted training."""
 
 import hashlib
+import io
 import json
+import os
 from collections.abc import Iterable
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from skorch import NeuralNet
 
 # Version of a checkpoint's contents. Raise it with every change of them.
-FORMAT = 1
+# 2: a SHA-256 of the contents at the end, because PyTorch notices no bit that was flipped in a tensor.
+FORMAT = 2
+
+_DIGEST_BYTES = 32
 
 
 class Checkpoint:
@@ -35,7 +39,11 @@ class Checkpoint:
         another one's training.
     """
 
-    def __init__(self, folder: str | PathLike[str], settings: Iterable[str | bytes | NDArray]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], settings: Iterable[str | bytes | NDArray]) -> None:
+        if not str(folder) or "\0" in str(folder):
+            raise ValueError(
+                f"checkpoint={str(folder)!r} is no name that a folder can have: pass the path of one."
+            )
         self.folder = Path(folder).expanduser()
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(
@@ -47,12 +55,27 @@ class Checkpoint:
         self.path = self.folder / f"{digest.hexdigest()[:32]}.pt"
 
     def read(self) -> dict[str, Any] | None:
-        """Return the state of the interrupted training, or None if there is no checkpoint."""
-        if not self.path.exists():
+        """Return the state of the interrupted training, or None if there is no checkpoint.
+
+        Raises
+        ------
+        ValueError
+            For a damaged file.
+        OSError
+            For a file that cannot be read.
+        """
+        if not self.path.is_file():
             return None
+        written = memoryview(self.path.read_bytes())
+        content, digest = written[:-_DIGEST_BYTES], written[-_DIGEST_BYTES:]
+        if hashlib.sha256(content).digest() != digest:
+            raise ValueError(
+                f"checkpoint: {str(self.path)!r} is damaged: its content does not match its checksum. Delete it to "
+                "train from the beginning."
+            )
         try:
             # Without weights_only, a file could run code.
-            return torch.load(self.path, map_location="cpu", weights_only=True)
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except Exception as error:
             raise ValueError(
                 f"checkpoint: {str(self.path)!r} cannot be read ({type(error).__name__}). Delete it to train from the "
@@ -60,10 +83,33 @@ class Checkpoint:
             ) from error
 
     def write(self, state: dict[str, Any]) -> None:
-        """Write the state of a training; the file of the epoch before is replaced only when this is done."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with written_whole(self.path, overwrite=True) as unfinished:
-            torch.save(state, unfinished)
+        """Write the state of a training; the file of the epoch before is replaced only when this is done.
+
+        Raises
+        ------
+        OSError
+            Where it cannot be written, such as on a full disk.
+        """
+        content = io.BytesIO()
+        torch.save(state, content)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with written_whole(self.path, overwrite=True) as unfinished, open(unfinished, "wb") as file:
+                file.write(content.getbuffer())
+                file.write(hashlib.sha256(content.getbuffer()).digest())
+        except OSError as error:
+            if error.errno is None:
+                raise
+            kept = (
+                "is kept: the same fit goes on from it"
+                if self.path.is_file()
+                else "would have been the first"
+            )
+            raise OSError(
+                error.errno,
+                f"checkpoint: {str(self.path)!r} cannot be written ({os.strerror(error.errno)}). Make room on that "
+                f"disk, allow writing there, or pass another folder. The state of the epoch before {kept}.",
+            ) from error
 
     def remove(self) -> None:
         """Delete the file, after the training is complete."""

@@ -6,17 +6,20 @@ averaged weights, checkpoints, and the weights of the best epoch. KeyboardInterr
 skorch ends the training as if it were complete.
 """
 
+import copy
 import math
+import pickle
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from skorch import NeuralNet
 from skorch.callbacks import BatchScoring, Callback, EarlyStopping, EpochScoring
+from skorch.history import History
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -45,22 +48,86 @@ _LOSSES_PER_TRANSFER = 32
 _MIN_VALIDATION_BATCH = 32
 
 
-def check_callbacks(callbacks: Iterable[str | Callback] | None, monitor: str) -> None:
+# What skorch's loggers write to (TensorBoard, WandbLogger, MlflowLogger, NeptuneLogger, SacredLogger): an open file
+# or connection, of which a copy would be another one.
+_LIVE = ("writer", "wandb_run", "run", "client", "experiment")
+
+
+def check_callbacks(
+    callbacks: Iterable[str | Callback | Callable[[], Callback]] | None, monitor: str
+) -> None:
     """Raise ValueError for callbacks that this net cannot run, and for unknown names of scorers."""
     for callback in callbacks or ():
         if isinstance(callback, str):
             as_scorer(callback)
-        elif isinstance(callback, EpochScoring | BatchScoring):
-            raise ValueError(
-                f"callbacks: {type(callback).__name__} would run all images through the network once more; "
-                "pass the name of its scorer instead, such as 'roc_auc', to have it in history_."
-            )
-        elif not isinstance(callback, Callback):
-            raise ValueError(
-                f"callbacks: {callback!r} is neither a skorch callback (an instance) nor a scorer's name."
-            )
+        elif isinstance(callback, Callback) or not callable(callback):
+            _check_callback(callback)
     if monitor != "loss":
         as_scorer(monitor)
+
+
+def _check_callback(callback):
+    if isinstance(callback, EpochScoring | BatchScoring):
+        raise ValueError(
+            f"callbacks: {type(callback).__name__} would run all images through the network once more; "
+            "pass the name of its scorer instead, such as 'roc_auc', to have it in history_."
+        )
+    if not isinstance(callback, Callback):
+        raise ValueError(
+            f"callbacks: {callback!r} is neither a skorch callback, nor a function that returns one, nor a "
+            "scorer's name."
+        )
+
+
+def callbacks_of_training(
+    callbacks: Iterable[str | Callback | Callable[[], Callback]] | None,
+) -> list[Callback]:
+    """Return the skorch callbacks of one training; names of scorers are left out.
+
+    An instance is copied, so that its state is that of this training alone. Not copied is what a logger writes
+    to, nor a callback that cannot be copied. A function without arguments is called, and returns a callback.
+    """
+    made = []
+    for callback in callbacks or ():
+        if isinstance(callback, Callback):
+            made.append(_copied(callback))
+        elif not isinstance(callback, str):
+            made.append(callback())
+            _check_callback(made[-1])
+    return made
+
+
+def _copied(callback):
+    live = [vars(callback)[name] for name in _LIVE if name in vars(callback)]
+    try:
+        return copy.deepcopy(callback, {id(each): each for each in live})
+    except Exception:
+        # Locks, threads and open files raise errors of many types.
+        return callback
+
+
+def can_be_pickled(callback: Any) -> bool:
+    """Return whether a callback can be pickled: open files, connections and lambdas cannot."""
+    try:
+        pickle.dumps(callback)
+    except Exception:
+        return False
+    return True
+
+
+def name_of_callback(callback: Callback | Callable[[], Callback]) -> str:
+    """Return the name of a callback's class, or of the function that returns it."""
+    return getattr(callback, "__name__", type(callback).__name__)
+
+
+class EpochTasks(Protocol):
+    """What is told of the epochs of a training."""
+
+    def begin(self) -> None:
+        """Take note that an epoch begins."""
+
+    def end(self, net: "TrainingNet") -> bool:
+        """Take note that an epoch has ended; return whether the training ends with it."""
 
 
 class TrainingNet(NeuralNet):
@@ -250,6 +317,7 @@ class TrainingNet(NeuralNet):
         train: TrainingData,
         valid: TrainingData | None = None,
         checkpoint: Checkpoint | None = None,
+        tasks: EpochTasks | None = None,
     ) -> Self:
         """Train for up to ``max_epochs``; with early stopping, load the weights of the best epoch.
 
@@ -259,6 +327,8 @@ class TrainingNet(NeuralNet):
         valid : TrainingData or None
         checkpoint : Checkpoint or None
             Checkpoint that the training is resumed from, and that is written after each epoch.
+        tasks : EpochTasks or None
+            Is told of each epoch.
 
         Raises
         ------
@@ -272,7 +342,7 @@ class TrainingNet(NeuralNet):
         self.watched_ = "train_loss" if valid is None else f"valid_{self.monitor}"
         self.notify("on_train_begin", X=train, y=None)
         try:
-            self.fit_loop((train, valid), checkpoint=checkpoint)
+            self.fit_loop((train, valid), checkpoint=checkpoint, tasks=tasks)
         finally:
             if self.progress is not None:
                 self.progress.close()
@@ -289,6 +359,7 @@ class TrainingNet(NeuralNet):
         y: None = None,
         epochs: int | None = None,
         checkpoint: Checkpoint | None = None,
+        tasks: EpochTasks | None = None,
         **fit_params: Any,
     ) -> Self:
         """Run the epochs; X is the pair of training and validation data."""
@@ -309,8 +380,9 @@ class TrainingNet(NeuralNet):
             if self.lr_schedule == "cosine" and self.steps_ is None:
                 self._start_cosine_schedule(len(batches), head_only=head_only)
             started = time.perf_counter()
+            if tasks is not None:
+                tasks.begin()
             self.notify("on_epoch_begin", dataset_train=train, dataset_valid=valid)
-            self.history.record("stage", self.phase_)
             self.history.record("lr", self.optimizer_.param_groups[0]["lr"])
             self.run_single_epoch(
                 batches, training=True, prefix="train", step_fn=self.train_step, stage=train.inputs.stage
@@ -318,9 +390,14 @@ class TrainingNet(NeuralNet):
             with nullcontext() if self.average_ is None else self.average_.applied():
                 if valid is not None:
                     self._validate(valid)
-                self.history.record("best", self._compare_with_best())
+                improved = self._compare_with_best()
             self.history.record("dur", time.perf_counter() - started)
             stopped = self._notify_epoch_end(train, valid)
+            # After the callbacks: loggers take numbers alone, and MLflow no booleans.
+            self.history.record("stage", self.phase_)
+            self.history.record("best", improved)
+            if tasks is not None and tasks.end(self):
+                stopped = True
             if self.progress is not None:
                 self.progress.update(self.history[-1])
             if checkpoint is not None:
@@ -352,7 +429,7 @@ class TrainingNet(NeuralNet):
                 self.history.record_batch(f"{prefix}_batch_size", len(batch[0]))
             self.notify("on_batch_end", batch=batch, training=training, **step)
         self._update_mean(losses, prefix)
-        self.history.record(f"{prefix}_loss", losses.weighted_sum / losses.weight_sum)
+        self._record_score(f"{prefix}_loss", losses.weighted_sum / losses.weight_sum, sign=-1)
         self.history.record(f"{prefix}_batch_count", losses.count)
 
     def _update_mean(self, losses, prefix):
@@ -386,7 +463,14 @@ class TrainingNet(NeuralNet):
         target = self.classes[valid.target.numpy()]
         for name in self.scorers:
             score = float(as_scorer(name)(predictions, np.zeros((len(target), 1)), target))
-            self.history.record(f"valid_{name}", score)
+            self._record_score(f"valid_{name}", score, sign=1)
+
+    def _record_score(self, name, score, sign):
+        """Record a score, and whether it is the best so far, as skorch's `PassthroughScoring` does."""
+        before = [row[name] for row in self.history if not math.isnan(row.get(name, math.nan))]
+        self.history.record(name, score)
+        best = not math.isnan(score) and all(sign * score > sign * other for other in before)
+        self.history.record(f"{name}_best", best)
 
     def _compare_with_best(self):
         """Return whether this epoch is the best so far; also step the scheduler of the plateau."""
@@ -427,6 +511,23 @@ class TrainingNet(NeuralNet):
                 return True
             raise
         return False
+
+    def __getstate__(self):
+        # Callbacks hold open files and connections, and are of no use without a training.
+        state = super().__getstate__()
+        return {**state, "callbacks": None, "callbacks_": []}
+
+    def snapshot(self) -> Self:
+        """Return a net, on the CPU, that predicts as if the training had ended after this epoch."""
+        with nullcontext() if self.average_ is None else self.average_.applied():
+            # Generators cannot be copied, and predictions draw nothing.
+            module = copy.deepcopy(self.module_, {id(self.module_.generator): None})
+        if self.best_state_ is not None:
+            module.load_state_dict(self.best_state_, strict=False)
+        # Not copy.copy, which would pickle what lies on a GPU.
+        net = object.__new__(type(self))
+        net.__dict__.update(self.__dict__, module_=module, history_=History(), callbacks_=[])
+        return net.strip()
 
     def strip(self) -> Self:
         """Delete all that only training needs, and move the network to the CPU."""

@@ -1,8 +1,10 @@
 """Images are decoded once and frozen stages run once; whatever happens to the store, the result is right."""
 
 import errno
+import io
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -515,6 +517,128 @@ def test_damaged_values_are_computed_again_and_mended(images, tmp_path):
         warnings.simplefilter("error")
         rows = ImageStore(tmp_path, image_size=64).open(images.data)
         np.testing.assert_array_equal(rows[:].numpy(), pixels(images.data, 64))
+
+
+def test_values_and_pages_that_changed_places_are_computed_again(images, tmp_path):
+    """Whatever happens to pages behind LMDB's back, no image gets another one's pixels."""
+    expected = pixels(images.data, 128)
+    ImageStore(tmp_path / "whole", image_size=128).open(images.data)
+    content = (tmp_path / "whole" / FILE).read_bytes()
+    starts = [content.index(image.tobytes()) for image in expected]
+    n_bytes = expected[0].nbytes + 4
+    rng = np.random.default_rng(0)
+    n_noticed = 0
+    for attempt in range(200):
+        damaged = bytearray(content)
+        if attempt % 2:
+            # Values with their checksums.
+            one, other = rng.choice(starts, 2, replace=False)
+            at, to, size = one, other, n_bytes
+        else:
+            # Whole pages that hold nothing but values.
+            size = 4096
+            at, to = (start - start % 4096 + 4096 for start in rng.choice(starts, 2, replace=False))
+        damaged[at : at + size], damaged[to : to + size] = content[to : to + size], content[at : at + size]
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        (folder / FILE).write_bytes(damaged)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            rows = ImageStore(folder, image_size=128, n_jobs=1).open(images.data)
+            np.testing.assert_array_equal(rows[:].numpy(), expected)
+        del rows
+        n_noticed += any("do not match their checksums" in str(warning.message) for warning in caught)
+        clear_cache(folder)
+    assert n_noticed == 200
+
+
+def test_settings_that_changed_places_are_not_listed_as_anothers(images, tmp_path):
+    for size in (32, 40):
+        ImageStore(tmp_path, image_size=size).open(images.data[:3])
+    content = (tmp_path / FILE).read_bytes()
+    settings = [f'"image_size": {size}'.encode() for size in (32, 40)]
+    clear_cache(tmp_path)
+    swapped = re.sub(b"|".join(settings), lambda found: settings[found[0] == settings[0]], content)
+    assert swapped != content
+    (tmp_path / FILE).write_bytes(swapped)
+    info = cache_info(tmp_path)
+    assert info.n_images.tolist() == [3, 3] and info.kind.tolist() == ["unknown"] * 2
+
+
+def test_files_that_changed_places_are_decoded_again(tmp_path):
+    """They have one size and one time of change, as copies of a camera's or a script's often have."""
+    paths = [tmp_path / "one.png", tmp_path / "other.png"]
+    for path, value in zip(paths, (10, 200)):
+        Image.fromarray(np.full((32, 32), value, dtype=np.uint8)).save(path, compress_level=0)
+        os.utime(path, ns=(10**18, 10**18))
+    assert paths[0].stat().st_size == paths[1].stat().st_size
+    before = ImageStore(tmp_path / "cache", image_size=32).open(paths)[:][:, 0, 0, 0].tolist()
+    paths[0].rename(tmp_path / "third.png")
+    paths[1].rename(paths[0])
+    (tmp_path / "third.png").rename(paths[1])
+    after = ImageStore(tmp_path / "cache", image_size=32).open(paths)[:][:, 0, 0, 0].tolist()
+    assert (before, after) == ([10, 200], [200, 10])
+
+
+def test_pixels_that_were_written_into_a_file_in_place_are_seen(tmp_path):
+    path = tmp_path / "image.png"
+    seen = []
+    for value in (10, 200):
+        image = io.BytesIO()
+        Image.fromarray(np.full((32, 32), value, dtype=np.uint8)).save(image, "PNG", compress_level=0)
+        path.write_bytes(image.getvalue())
+        os.utime(path, ns=(10**18, 10**18))
+        seen += ImageStore(tmp_path / "cache", image_size=32).open([path])[:][:, 0, 0, 0].tolist()
+        time.sleep(0.02)  # the clock of a file system may not tell two quick writes apart
+    assert seen == [10, 200]
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_rows_that_repeat_an_image_are_computed_once(images, tmp_path, counted, passes, on_disk):
+    paths = np.concatenate([images.data, images.data[::-1], images.data])
+    rows = ImageStore(tmp_path if on_disk else None, image_size=32).open(paths)
+    np.testing.assert_array_equal(rows[:].numpy(), pixels(paths))
+    assert sorted(counted) == sorted(images.data)
+    counted.clear()
+    y = np.concatenate([images.target, images.target[::-1], images.target])
+    clf = quick_classifier(augment=False, cache=tmp_path / "features" if on_disk else None)
+    clf.fit(paths, y)
+    assert sorted(counted) == sorted(images.data) and sum(passes) == len(images.data)
+
+
+@pytest.mark.parametrize("name", ["", "a\0b"])
+def test_names_that_no_folder_has_are_refused(images, name):
+    for call in (
+        lambda: quick_classifier(cache=name).fit(images.data, images.target),
+        lambda: ImageStore(name),
+        lambda: cache_info(name),
+        lambda: clear_cache(name),
+    ):
+        with pytest.raises(ValueError, match=r"cache='.*' is no name that a folder can have: pass"):
+            call()
+
+
+def test_a_folder_whose_name_is_no_unicode_is_a_cache(images, tmp_path, counted):
+    folder = os.fsdecode(os.path.join(os.fsencode(tmp_path), b"f\xe9"))
+    for _ in range(2):
+        np.testing.assert_array_equal(
+            ImageStore(folder, image_size=32).open(images.data)[:].numpy(), pixels(images.data)
+        )
+    assert cache_info(folder).n_images.tolist() == [len(images.data)]
+    assert clear_cache(folder) > 0
+
+
+@pytest.mark.parametrize("name", [".", FILE, f"{FILE}-lock"])
+def test_a_pipe_is_no_cache_and_does_not_hang(images, tmp_path, name):
+    folder = tmp_path / "cache"
+    if name == ".":
+        os.mkfifo(folder)
+    else:
+        folder.mkdir()
+        os.mkfifo(folder / name)
+    trouble(images, folder, "cannot be used: .*pass another folder")
+    with pytest.warns(CacheWarning, match="cannot be used"):
+        quick_classifier(cache=folder, max_epochs=1).fit(images.data, images.target)
 
 
 def test_a_folder_that_cannot_be_written_to_is_read(images, tmp_path, monkeypatch, counted):

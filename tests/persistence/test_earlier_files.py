@@ -3,6 +3,7 @@
 They were made from the images of `radiographs`, with the settings that the tests below repeat.
 """
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from murakit.cache._store import ImageStore
 from murakit.training._net import TrainingNet
 
 DATA = Path(__file__).parent / "data" / "flat_layout"
+
+# The images again, in a cache of the present format.
+CACHE = Path(__file__).parent / "data" / "cache_format_2"
 
 LABELS = np.array([0, 1] * 8)
 
@@ -70,10 +74,9 @@ def test_a_classifier_per_region_predicts_what_it_predicted(tmp_path):
 
 @pytest.fixture
 def opened(radiographs, tmp_path, monkeypatch):
-    """A function that opens the images in the cache, and returns the rows and how many were decoded."""
+    """A function that opens the images in a cache, and returns the rows and how many were decoded."""
     folder = tmp_path / "cache"
     folder.mkdir()
-    shutil.copy(DATA / "murakit.lmdb", folder)
     # An image is known by its place and time of change; the cache was written with names of patients instead.
     monkeypatch.setattr("murakit.cache._base.identity", lambda path: Path(path).parts[-3])
     decoded = []
@@ -84,7 +87,8 @@ def opened(radiographs, tmp_path, monkeypatch):
 
     monkeypatch.setattr("murakit.cache._store.read_square", counted)
 
-    def open_with(pillow):
+    def open_with(pillow, kept=CACHE):
+        shutil.copy(kept / "murakit.lmdb", folder)
         monkeypatch.setattr(PIL, "__version__", pillow)
         return ImageStore(folder, image_size=16).open(radiographs), len(decoded)
 
@@ -103,12 +107,16 @@ def test_what_another_pillow_decoded_is_decoded_again(opened, radiographs):
     np.testing.assert_array_equal(rows[[5]][0, 0].numpy(), read_square(radiographs[5], 16))
 
 
-def test_a_cache_of_another_format_is_left_alone_and_said(opened, monkeypatch, radiographs):
-    monkeypatch.setattr("murakit.cache._lmdb.FORMAT", 2)
-    with pytest.warns(CacheWarning, match=r"written by another version of murakit \(format 1"):
-        rows, n_decoded = opened(pillow="13.0.0")
+def test_a_cache_of_the_first_format_is_left_alone_and_said(opened, radiographs, tmp_path):
+    before = (DATA / "murakit.lmdb").read_bytes()
+    sentence = (
+        r"another version of murakit \(format 1; this one reads 2\).*clear_cache\('.*cache'\) deletes it"
+    )
+    with pytest.warns(CacheWarning, match=sentence):
+        rows, n_decoded = opened(pillow="13.0.0", kept=DATA)
     assert n_decoded == len(radiographs)
     np.testing.assert_array_equal(rows[[5]][0, 0].numpy(), read_square(radiographs[5], 16))
+    assert (tmp_path / "cache" / "murakit.lmdb").read_bytes() == before
 
 
 # -- the checkpoint -------------------------------------------------------------------------
@@ -117,7 +125,7 @@ def test_a_cache_of_another_format_is_left_alone_and_said(opened, monkeypatch, r
 @pytest.fixture
 def interrupted(radiographs, tmp_path):
     """A classifier whose training was interrupted in the third epoch, and the file that it left."""
-    judge = TrainingNet._judge
+    judge = TrainingNet._compare_with_best
 
     def interrupt(net):
         if len(net.history) == 3:
@@ -126,7 +134,7 @@ def interrupted(radiographs, tmp_path):
 
     clf = quick_classifier(max_epochs=4, n_iter_no_change=4, augment=False, checkpoint=tmp_path / "kept")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(TrainingNet, "_judge", interrupt)
+        patch.setattr(TrainingNet, "_compare_with_best", interrupt)
         clf.fit(radiographs, LABELS)
     [path] = (tmp_path / "kept").iterdir()
     return clf, path
@@ -143,7 +151,9 @@ def test_a_training_goes_on_from_a_checkpoint(interrupted, radiographs, monkeypa
 
     monkeypatch.setattr(TrainingNet, "run_single_epoch", counted)
     # Under the name that this training looks for: names change with the versions of murakit and torch.
-    shutil.copy(DATA / "checkpoint.pt", path)
+    # It has the content of the present format, but for the checksum at its end.
+    content = (DATA / "checkpoint.pt").read_bytes()
+    path.write_bytes(content + hashlib.sha256(content).digest())
     clf.fit(radiographs, LABELS)
     assert n_trained == [3, 4] and clf.n_epochs_ == 4
     np.testing.assert_allclose(clf.history_["train_loss"][:2], [0.7034516283141119, 0.6926268482468634])

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import math
 import pickle
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from helpers import quick_classifier
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from murakit import ModelFileError, load_model, model_info, save_model
+from murakit import ModelFileError, MuraClassifier, load_model, model_info, save_model
 from murakit.io._safetensors import write_model
 
 
@@ -251,6 +252,16 @@ def in_model(*keys, value):
     return change
 
 
+def backbone(name):
+    """A change of the name of the backbone, everywhere in the model's record."""
+
+    def change(document):
+        record = document["models"][0]
+        record["network"]["backbone"] = record["parameters"]["backbone"] = name
+
+    return change
+
+
 REFUSED = {
     "another kind": (lambda document: document.update(kind="Pipeline"), "holds a 'Pipeline'.*upgrade"),
     "no kind": (lambda document: document.pop("kind"), "'kind' in its header is missing"),
@@ -274,7 +285,19 @@ REFUSED = {
     "callbacks that are none": (in_model("parameters", "callbacks", value=[1]), "callbacks"),
     "a path of weights": (in_model("parameters", "weights", value="/etc/passwd"), "names a path"),
     "a cache": (in_model("parameters", "cache", value="/tmp/x"), "names a path"),
-    "an unknown backbone": (in_model("network", "backbone", value="none"), "backbone='none' is not known"),
+    "an unknown backbone": (backbone("none"), "backbone='none' is not known"),
+    "an unknown model of timm": (backbone("timm/nothing"), "timm has no model 'nothing'"),
+    "a model of a hub": (backbone("timm/hf-hub:timm/resnet18"), "timm has no model"),
+    "a network that the file does not hold": (backbone("resnet152"), "58.* weights, and the file holds 476"),
+    "a huge network of timm": (
+        backbone("timm/vit_giant_patch14_dinov2"),
+        "1,1.* weights, and the file holds 476",
+    ),
+    "a size that fills the memory": (
+        in_model("parameters", "image_size", value=10**9),
+        "image_size=1000000000",
+    ),
+    "a size just above": (in_model("parameters", "image_size", value=8193), "image_size=8193 .* 8,192 px"),
     "another backbone": (in_model("parameters", "backbone", value="resnet18"), "other stages"),
     "other stages": (in_model("network", "stages", value=["one"]), "other stages than this murakit's tiny"),
     "an unknown stage": (in_model("network", "unfreeze", value="three"), "no stage of tiny"),
@@ -342,6 +365,54 @@ def test_tensors_that_are_not_the_networks_are_refused(forged, name):
     tensors, expected = WRONG_TENSORS[name]
     with pytest.raises(ModelFileError, match=expected):
         load_model(forged(tensors=tensors))
+
+
+@pytest.mark.parametrize("device", ["cuda:7", "meta", "no device", "cpu", 7, None])
+def test_a_file_chooses_no_device(forged, images, device):
+    clf = load_model(forged(in_model("parameters", "device", value=device)))
+    assert clf.device == ("cpu" if device == "cpu" else "auto")
+    assert clf.predict(images.data[:2]).shape == (2,)
+
+
+def test_a_network_that_is_too_large_is_refused_before_it_is_built(forged, monkeypatch):
+    path = forged(backbone("timm/vit_giant_patch14_dinov2"))
+    built = []
+    monkeypatch.setattr(MuraClassifier, "_build_network", lambda *args: built.append(args))
+    assert "weights, and the file holds" in refusal(path)
+    assert not built
+
+
+def changed(name, value):
+    """A change of the first value of a tensor of the model."""
+
+    def change(found):
+        tensor = found[f"models.0.{name}"].clone()
+        tensor.view(-1)[0] = value
+        return {**found, f"models.0.{name}": tensor}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        (
+            "stages.one.0.weight",
+            math.nan,
+            "1 of the 108 values of the tensor '.*stages.one.0.weight' are NaN",
+        ),
+        ("head.bias", -math.inf, "1 of the 2 values of the tensor '.*head.bias' are NaN or infinite"),
+        ("stages.two.1.running_var", -1e-3, "tensor '.*stages.two.1.running_var'.* negative value -0.001"),
+    ],
+)
+def test_weights_that_no_training_leaves_are_refused(forged, name, value, expected):
+    path = forged(tensors=changed(name, value))
+    with pytest.raises(ModelFileError, match=expected):
+        load_model(path)
+
+
+def test_a_variance_of_zero_is_sound(forged):
+    load_model(forged(tensors=changed("stages.two.1.running_var", 0.0)))
 
 
 def test_a_parameter_that_an_older_file_lacks_has_its_default(forged):

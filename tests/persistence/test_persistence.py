@@ -212,7 +212,7 @@ def test_all_that_a_fit_learnt_comes_back(images, kept):
 )
 def test_labels_of_any_type_are_kept(images, kept, classes):
     y = classes[images.target]
-    clf = quick_classifier(max_epochs=1).fit(images.data, y)
+    clf = quick_classifier(max_epochs=1, pos_label=classes.tolist()[1]).fit(images.data, y)
     loaded = kept(clf)
     np.testing.assert_array_equal(loaded.classes_, classes)
     assert loaded.classes_.dtype == clf.classes_.dtype

@@ -1,15 +1,24 @@
 """An interrupted training that is begun again ends as if it had not been interrupted."""
 
+import errno
+import hashlib
+import json
 import os
+import pickle
+import resource
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from helpers import quick_classifier, same_state, state_of
 from sklearn.model_selection import cross_val_predict
 
 from murakit import PatientKFold
+from murakit.training._checkpoint import Checkpoint
 from murakit.training._net import TrainingNet
 
 
@@ -101,8 +110,89 @@ def test_a_damaged_file_is_refused_and_runs_nothing(images, tmp_path):
     train_interrupted(clf, images, 3)
     [path] = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="cannot be read .*Delete it"):
+    with pytest.raises(ValueError, match="is damaged: .*Delete it"):
         clf.fit(images.data, images.target)
+
+
+def test_one_bit_that_was_flipped_is_noticed_wherever_it_is(images, tmp_path):
+    checkpoint = Checkpoint(tmp_path, ["settings"])
+    state = {"module": {"weight": torch.arange(6.0)}, "history": "[]"}
+    checkpoint.write(state)
+    assert checkpoint.read()["module"]["weight"].tolist() == [0, 1, 2, 3, 4, 5]
+    whole = bytearray(checkpoint.path.read_bytes())
+    for at in range(0, len(whole), 7):
+        whole[at] ^= 1 << at % 8
+        checkpoint.path.write_bytes(whole)
+        with pytest.raises(ValueError, match=f"{checkpoint.path.name}.* is damaged: .*Delete it"):
+            checkpoint.read()
+        whole[at] ^= 1 << at % 8
+
+
+def test_code_in_a_checkpoint_does_not_run(tmp_path):
+    checkpoint = Checkpoint(tmp_path, ["settings"])
+    content = pickle.dumps(Planted(tmp_path / "ran"))
+    checkpoint.path.write_bytes(content + hashlib.sha256(content).digest())
+    with pytest.raises(ValueError, match="cannot be read .*Delete it"):
+        checkpoint.read()
+    assert not (tmp_path / "ran").exists()
+
+
+class Planted:
+    """Leaves a folder behind when it is unpickled."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+def test_a_full_disk_is_told_with_the_file_and_the_training_goes_on_later(images, tmp_path, monkeypatch):
+    whole = quick_classifier(max_epochs=4).fit(images.data, images.target)
+    clf = quick_classifier(max_epochs=4, checkpoint=tmp_path)
+    write = Checkpoint.write
+    # A limit on the size of files is what a full disk is to a writer.
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full_in_the_third_epoch(checkpoint, state):
+        if len(json.loads(state["history"])) == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        write(checkpoint, state)
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpoint, "write", full_in_the_third_epoch)
+            with pytest.raises(
+                OSError, match=r"checkpoint: '.*\.pt' cannot be written .*Make room.* is kept"
+            ) as error:
+                clf.fit(images.data, images.target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert error.value.errno == errno.EFBIG
+    # The file of the second epoch, and nothing else.
+    assert [path.suffix for path in tmp_path.iterdir()] == [".pt"]
+    assert same_state(state_of(clf.fit(images.data, images.target)), state_of(whole))
+
+
+@pytest.mark.parametrize("name", ["", "a\0b"])
+def test_names_that_no_folder_has_are_refused(images, name):
+    with pytest.raises(ValueError, match="checkpoint='.*' is no name that a folder can have"):
+        quick_classifier(checkpoint=name).fit(images.data, images.target)
+
+
+def test_what_a_killed_training_left_is_cleared_by_the_next(images, tmp_path):
+    checkpoint = Checkpoint(tmp_path, ["settings"])
+    script = (
+        "import sys, os, signal\n"
+        "from murakit.io._atomic import written_whole\n"
+        "with written_whole(sys.argv[1]) as unfinished:\n"
+        "    open(unfinished, 'w').write('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(checkpoint.path)])
+    assert len(list(tmp_path.iterdir())) == 1
+    checkpoint.write({"history": "[]"})
+    assert list(tmp_path.iterdir()) == [checkpoint.path]
 
 
 @pytest.mark.parametrize("seed", [None, np.random.RandomState(0)], ids=["None", "a generator"])

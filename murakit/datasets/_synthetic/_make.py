@@ -1,6 +1,5 @@
 """A synthetic MURA: radiographs for everybody, in the layout of the data set that needs an agreement."""
 
-import csv
 import math
 import numbers
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ...io._csv import write_csv
 from ._anatomy import ANATOMY
 from ._radiograph import draw_radiograph
 from ._sampling import draw_finding, draw_habits, draw_view
@@ -193,7 +193,7 @@ def make_mura(
             draw(study)
         _write_lists(tree, studies, draw.images)
         if record_findings:
-            _write_csv(tree / "findings.csv", [("path", "kind", "x0", "y0", "x1", "y1"), *draw.findings])
+            write_csv(tree / "findings.csv", [("path", "kind", "x0", "y0", "x1", "y1"), *draw.findings])
         if root.exists():
             root.rmdir()
         tree.replace(root)
@@ -335,13 +335,8 @@ def _write_lists(tree, studies, images):
         of_subset = [study for study in studies if study.subset == subset]
         paths = [(f"{tree.name}/{name}",) for study in of_subset for name in images[study]]
         labels = [(f"{tree.name}/{study.folder}/", study.label) for study in of_subset]
-        _write_csv(tree / f"{subset}_image_paths.csv", paths)
-        _write_csv(tree / f"{subset}_labeled_studies.csv", labels)
-
-
-def _write_csv(path, rows):
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
+        write_csv(tree / f"{subset}_image_paths.csv", paths)
+        write_csv(tree / f"{subset}_labeled_studies.csv", labels)
 
 
 # ---------------------------------------------------------------------------------------------------------
