@@ -196,10 +196,11 @@ class MuraClassifier(NetClassifier):
         needs a `random_state`.
     callbacks : list or None, default=None
         Callbacks of skorch, or functions without arguments that return one; a string names a scikit-learn
-        scorer to log each epoch. An instance is copied for each fit, but what a logger such as
-        ``TensorBoard`` writes to is not. Where clones of the estimator are fitted, such as in a
-        cross-validation, pass a function: an open file cannot be cloned. scikit-learn's own callbacks, such
-        as ``sklearn.callback.ScoringMonitor``, are set by ``set_callbacks``; each epoch is a task of the fit.
+        scorer to log each epoch. An instance is copied for each fit; what a logger such as ``TensorBoard``
+        writes to is not, and a callback that cannot be copied is used itself. Where clones of the estimator
+        are fitted, such as in a cross-validation, pass a function: an open file cannot be cloned.
+        scikit-learn's own callbacks, such as ``sklearn.callback.ScoringMonitor``, are set by
+        ``set_callbacks``; each epoch is a task of the fit.
     verbose : int, default=0
         1: show a progress bar over the epochs, or print a line per epoch if the output is not a terminal.
 

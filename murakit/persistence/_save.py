@@ -165,7 +165,8 @@ def load_model(path: PathLike) -> MuraClassifier | PerRegionClassifier:
     ------
     ModelFileError
         For a pickle, a damaged file, one without a model of murakit, weights or a header that were
-        changed since, values that no classifier has, and a file of a newer murakit.
+        changed since, weights that are NaN or infinite, values that no classifier has, and a file of a
+        newer murakit.
     FileNotFoundError
         Where there is no such file.
 
