@@ -199,7 +199,7 @@ def test_a_class_is_a_function_that_makes_its_instances(images):
     assert clf.history_["seen"].tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("made", [lambda: 7, lambda: EpochScoring("roc_auc"), lambda: Callback], ids=str)
+@pytest.mark.parametrize("made", [lambda: 7, lambda: EpochScoring("roc_auc"), lambda: Callback])
 def test_a_function_that_makes_no_callback_is_refused(images, made):
     with pytest.raises(ValueError, match="callbacks: "):
         quick_classifier(callbacks=[made]).fit(images.data, images.target)
