@@ -163,7 +163,7 @@ def parse(parser, argv=None):
     """
     if argv is None:
         # In a notebook, the command line is the kernel's.
-        argv = [] if "ipykernel" in sys.modules else sys.argv[1:]
+        argv = [] if "ipykernel.kernelapp" in sys.modules else sys.argv[1:]
     args = parser.parse_args(argv)
     args.given = {flag.split("=")[0].lstrip("-").replace("-", "_") for flag in argv if flag.startswith("--")}
     if args.data is not None and not args.data.is_dir() and args.data.suffix.lower() != ".zip":

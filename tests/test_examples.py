@@ -171,7 +171,7 @@ def test_share_is_between_zero_and_one(common):
 
 def test_in_a_notebook_the_command_line_is_the_kernels(common, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "ipykernel", object())
+    monkeypatch.setitem(sys.modules, "ipykernel.kernelapp", object())
     monkeypatch.setattr(sys, "argv", ["kernel", "-f", "connection.json"])
     args = common.parse(common.example_parser("A title.", "00_none", **DEFAULTS))
     assert args.output_dir == Path("runs/00_none") and not args.quick

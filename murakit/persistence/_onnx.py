@@ -83,7 +83,8 @@ def to_onnx(clf: MuraClassifier, path: PathLike, *, overwrite: bool = False) -> 
 
     The output ``probabilities`` has the shape (n, n_classes). A study's probability is the mean over
     its images. The file's metadata (``metadata_props``) name the classes (as JSON), ``image_size``,
-    ``resize``, ``decision_threshold`` (empty: the most probable class), ``backbone`` and ``tta``.
+    ``resize``, ``decision_threshold`` (on the probability of ``pos_label``; empty: the most probable class),
+    ``backbone`` and ``tta``.
 
     References
     ----------
@@ -133,6 +134,7 @@ def _with_metadata(model, clf):
             "classes": json.dumps([plain(label) for label in clf.classes_]),
             "decision_threshold": "" if threshold is None else repr(float(threshold)),
             "image_size": str(int(clf._side())),
+            "pos_label": json.dumps(clf.pos_label_),
             "resize": clf.resize,
             "tta": json.dumps(bool(clf.tta)),
         },

@@ -9,7 +9,8 @@ from tqdm.auto import tqdm
 
 def in_notebook() -> bool:
     """Return whether this process is the kernel of a notebook."""
-    return "ipykernel" in sys.modules
+    # Not the package alone, which whoever starts or reads notebooks imports as well.
+    return "ipykernel.kernelapp" in sys.modules
 
 
 def is_interactive(stream: TextIO | None = None) -> bool:

@@ -68,7 +68,7 @@ def test_rows_that_contradict_each_other(images):
 
 
 def test_a_whole_bunch_instead_of_its_paths(images):
-    with pytest.raises(ValueError, match=r"X is a Bunch of 'data', .*pass its paths, X\.data"):
+    with pytest.raises(ValueError, match=r"X is a RadiographBunch of 'data', .*pass its paths, X\.data"):
         quick_classifier().fit(images, images.target)
 
 
