@@ -245,11 +245,7 @@ def check_repeats(samples: SampleTable, label: np.ndarray) -> None:
     label : ndarray of shape (m,)
         Label of each image.
     """
-    if len(set(samples.path)) == len(samples):
-        spelt = [absolute(image) for image in samples.path]
-        if len(set(spelt)) == len(spelt):
-            return
-    first = {}
+    first: dict[str, int] = {}
     for at, image in enumerate(samples.path):
         other = first.setdefault(absolute(image), at)
         for what, values in (("label", label), ("patient", samples.patient)):

@@ -523,6 +523,10 @@ class MuraClassifier(NetClassifier):
         return None if encoded else positive_index(classes, self.pos_label)
 
     def _check_classes(self, classes):
+        if self.pos_label is not None and len(classes) > 2:
+            raise ValueError(
+                f"pos_label={self.pos_label!r} is for two classes, and y has {len(classes)}: set pos_label=None."
+            )
         self._positive(classes)
 
     def _check_repeats(self, samples, labels):

@@ -101,6 +101,12 @@ def test_a_classifier_asks_before_it_trains(images, words):
         quick_classifier().fit(images.data, words)
 
 
+def test_of_more_than_two_classes_none_is_the_abnormal_one(images):
+    y = np.array(["a", "b", "c"])[np.arange(len(images.data)) % 3]
+    with pytest.raises(ValueError, match="pos_label='a' is for two classes, and y has 3"):
+        quick_classifier(pos_label="a").fit(images.data, y)
+
+
 def test_sensitivity_is_that_of_the_class_that_is_called_abnormal(named, small_mura, tmp_path):
     valid = load_mura(small_mura, subset="valid")
     words = np.array(["none", "fracture"], dtype=object)[valid.target]
